@@ -1,0 +1,1 @@
+"""Text and features: queries, relevancy, and the protocol that every language field keeps."""

@@ -1,0 +1,86 @@
+"""What the viewer, the evaluator, the command line and the exporters know of a method: this, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from lang_splat_ns.perception.encoders import Encoder
+
+Level = str
+"""A level's name, for example "whole", or "auto"."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """Prompts and how to read them.
+
+    Attributes:
+        positives: the prompts, at least one.
+        negatives: phrases that a prompt must beat; empty means the encoder's own canonical ones.
+        level: name of one of the field's levels, or "auto": per prompt the level with the highest raw peak.
+        threshold: "auto" (see `relevancy.auto_threshold`) or a number in 0..1, taken as it is.
+    """
+
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
+    level: Level = "auto"
+    threshold: float | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True)
+class RelevancyMaps:
+    """Raw relevancy of one view.
+
+    Attributes:
+        values: float [Q, L, H, W] in 0..1; above 0.5 the prompt beats every negative at that pixel.
+        chosen: for each prompt the index of the level that answers it.
+        levels: the L level names. A scale-continuous field has L = 1 and reports the chosen scale in `scales`.
+        scales: for each prompt the chosen scale, or None for methods with discrete levels.
+    """
+
+    values: Tensor
+    chosen: tuple[int, ...]
+    levels: tuple[str, ...]
+    scales: tuple[float, ...] | None = None
+
+    def best(self) -> Tensor:
+        """The chosen level's map of every prompt: float [Q, H, W]."""
+        index = torch.tensor(self.chosen, device=self.values.device)
+        return self.values[torch.arange(len(self.chosen), device=self.values.device), index]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Gaussians that answer a query.
+
+    Attributes:
+        scores: float [Q, N], relevancy per Gaussian.
+        mask: bool [Q, N], Gaussians above the prompt's threshold.
+        chosen: for each prompt the index of the level that answers it.
+    """
+
+    scores: Tensor
+    mask: Tensor
+    chosen: tuple[int, ...]
+
+
+class LanguageField(Protocol):
+    """A scene that answers text. `camera` is whatever the method renders from (a nerfstudio `Cameras` of one)."""
+
+    @property
+    def encoder(self) -> Encoder: ...
+
+    @property
+    def levels(self) -> tuple[str, ...]: ...
+
+    def relevancy(self, camera: Any, query: Query) -> RelevancyMaps:
+        """Relevancy maps of one view. Raises `KeyError` for a prompt that the encoder cannot represent."""
+        ...
+
+    def select(self, query: Query) -> Selection:
+        """Gaussians that answer the query. Raises `NotSplatError` for a method without Gaussians."""
+        ...
