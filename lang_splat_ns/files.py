@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], temporary_folder: Path | None = None) -> None:
     """Create or replace `path` so that no reader ever sees a part of it.
 
     The content goes to a temporary file in the same folder, is flushed to disk, and then takes the place of
@@ -19,12 +19,14 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Args:
         path: target file; its folder is made where it is missing.
         write: writes the content into the binary file object that it is given.
+        temporary_folder: where the unfinished file lies, on the same file system; the target's folder by default.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+    folder = temporary_folder or path.parent
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=folder)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,0 +1,76 @@
+"""The standard `.ply` of 3D Gaussian Splatting, read and written in the data set's own world frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lang_splat_ns.errors import UserError
+from lang_splat_ns.files import write_atomically
+from lang_splat_ns.splatting.gaussians import Gaussians
+
+_REQUIRED = ("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2", "rot_0")
+
+
+def read_ply(path: Path) -> Gaussians:
+    """Read a 3DGS `.ply` (binary or ASCII) as it is, in the frame it was written in.
+
+    Raises:
+        UserError: the file is missing, no `.ply`, or lacks a property of a Gaussian.
+    """
+    from plyfile import PlyData, PlyParseError
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; init-from takes a run's config.yml, a .ckpt or a 3DGS .ply.")
+    try:
+        vertex = PlyData.read(str(path))["vertex"]
+    except (PlyParseError, KeyError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path}: not a readable .ply ({error}).") from error
+    names = {prop.name for prop in vertex.properties}
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing:
+        raise UserError(f"{path}: not a 3DGS .ply, it has no property {missing[0]!r} (a point cloud, perhaps?).")
+    return Gaussians(
+        means=_columns(vertex, ["x", "y", "z"]),
+        scales=_columns(vertex, ["scale_0", "scale_1", "scale_2"]),
+        quats=_columns(vertex, ["rot_0", "rot_1", "rot_2", "rot_3"]),
+        features_dc=_columns(vertex, ["f_dc_0", "f_dc_1", "f_dc_2"]),
+        features_rest=_read_rest(vertex, names),
+        opacities=_columns(vertex, ["opacity"]),
+    )
+
+
+def write_ply(path: Path, gaussians: Gaussians) -> None:
+    """Write N Gaussians as a binary little-endian 3DGS `.ply`, in the frame that they are in."""
+    from plyfile import PlyData, PlyElement
+
+    count, rest = len(gaussians.means), gaussians.features_rest.shape[1]
+    columns: dict[str, Tensor] = {}
+    columns |= dict(zip("xyz", gaussians.means.T, strict=True))
+    columns |= {name: torch.zeros(count) for name in ("nx", "ny", "nz")}
+    columns |= {f"f_dc_{i}": column for i, column in enumerate(gaussians.features_dc.T)}
+    # The format keeps all coefficients of red first, then green, then blue.
+    flat = gaussians.features_rest.transpose(1, 2).reshape(count, 3 * rest)
+    columns |= {f"f_rest_{i}": flat[:, i] for i in range(3 * rest)}
+    columns["opacity"] = gaussians.opacities[:, 0]
+    columns |= {f"scale_{i}": column for i, column in enumerate(gaussians.scales.T)}
+    columns |= {f"rot_{i}": column for i, column in enumerate(gaussians.quats.T)}
+    table = np.empty(count, dtype=[(name, "<f4") for name in columns])
+    for name, column in columns.items():
+        table[name] = column.detach().cpu().numpy()
+    data = PlyData([PlyElement.describe(table, "vertex")], byte_order="<")
+    write_atomically(path, data.write)
+
+
+def _columns(vertex: object, names: list[str]) -> Tensor:
+    stacked = np.stack([np.asarray(vertex[name], dtype=np.float32) for name in names], axis=1)  # type: ignore[index]
+    return torch.from_numpy(stacked)
+
+
+def _read_rest(vertex: object, names: set[str]) -> Tensor:
+    count = sum(name.startswith("f_rest_") for name in names)
+    flat = _columns(vertex, [f"f_rest_{i}" for i in range(count)]) if count else torch.zeros(len(vertex), 0)  # type: ignore[arg-type]
+    return flat.reshape(len(flat), 3, count // 3).transpose(1, 2).contiguous()
