@@ -1,0 +1,1 @@
+"""The nerfstudio glue: data managers, pipeline, trainer, viewer elements."""

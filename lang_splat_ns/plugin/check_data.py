@@ -1,0 +1,71 @@
+"""A look at the data before any long work starts, so that mistakes are named in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from nerfstudio.configs.experiment_config import ExperimentConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+
+from lang_splat_ns.errors import UserError
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
+
+
+def check_data(config: ExperimentConfig) -> None:
+    """Check what nerfstudio's own parser would trip over.
+
+    Raises:
+        UserError: no data given, folder missing or empty, photos without poses, a broken `transforms.json`,
+            or an image that it names and that cannot be read.
+    """
+    manager = config.pipeline.datamanager
+    data = manager.data or manager.dataparser.data
+    if data is None or str(data) in ("", "."):
+        raise UserError("No data: give a folder with --data (lang-splat demo --scene-only --out DIR makes one).")
+    data = Path(data)
+    if not data.exists():
+        raise UserError(f"{data}: no such folder; --data wants a nerfstudio data set (a folder with transforms.json).")
+    if isinstance(manager.dataparser, NerfstudioDataParserConfig):
+        _check_nerfstudio_folder(data)
+
+
+def _check_nerfstudio_folder(data: Path) -> None:
+    transforms = data if data.suffix == ".json" else data / "transforms.json"
+    if not transforms.is_file():
+        raise UserError(_why_no_transforms(data))
+    try:
+        meta = json.loads(transforms.read_text(encoding="utf-8"))
+        names = [frame["file_path"] for frame in meta["frames"]]
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise UserError(f"{transforms}: not a nerfstudio transforms.json ({error!r}).") from error
+    if not names:
+        raise UserError(f"{transforms}: lists no frames, so there is nothing to train on.")
+    for name in names:
+        _check_image(transforms.parent / name, transforms)
+
+
+def _why_no_transforms(data: Path) -> str:
+    if not data.is_dir() or not any(data.iterdir()):
+        return f"{data}: empty; --data wants a nerfstudio data set (photos and a transforms.json)."
+    photos = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in data.rglob("*"))
+    if photos:
+        return (
+            f"{data}: {photos} photos without poses (no transforms.json); "
+            f"pose them first: ns-process-data images --data {data} --output-dir DIR."
+        )
+    return f"{data}: no transforms.json in it; --data wants a nerfstudio data set."
+
+
+def _check_image(path: Path, transforms: Path) -> None:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            # Decoding only a part is enough to notice a truncated or foreign file without reading it all.
+            image.verify()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing, although {transforms} lists it; restore it or remove its frame.") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: not a readable image ({error}); replace it or remove its frame from {transforms}.") from error

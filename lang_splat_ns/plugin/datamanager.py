@@ -1,0 +1,91 @@
+"""Full photos with their 2D features, for methods that splat."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
+from nerfstudio.data.datasets.base_dataset import InputDataset
+
+from lang_splat_ns.plugin.frame_features import FrameFeatureSource, PerceptionSpec
+
+
+@dataclass
+class SplatDataManagerConfig(FullImageDatamanagerConfig):
+    """Photos for splatting."""
+
+    _target: type = field(default_factory=lambda: SplatDataManager)
+    cache_images_type: Literal["uint8", "float32"] = "uint8"
+    """How photos are held in memory; uint8 takes a quarter of the memory of float32."""
+
+
+class SplatDataManager(FullImageDatamanager[InputDataset]):
+    """nerfstudio's full-image manager whose sampler can be saved, and whose cameras are never shared for writing."""
+
+    config: SplatDataManagerConfig
+
+    def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
+        """The next photo and its camera, each photo once before any comes again."""
+        self.cached_train  # noqa: B018 - loading undistorts, which changes the cameras that are read next.
+        return super().next_train(step)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Which photos are still to come, and the sampler's random state, for a resume that changes nothing."""
+        state: dict[str, Any] = {"unseen": [int(index) for index in self.train_unseen_cameras]}
+        if hasattr(self, "random_generator"):
+            version, words, gauss = self.random_generator.getstate()
+            state["generator"] = [version, list(words), gauss]
+        return state
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_extra_state` gave, if the data set still has the same number of photos."""
+        if max(state["unseen"], default=0) >= len(self.train_dataset):
+            return
+        self.train_unseen_cameras = list(state["unseen"])
+        if "generator" in state and hasattr(self, "random_generator"):
+            version, words, gauss = state["generator"]
+            self.random_generator.setstate((version, tuple(words), gauss))
+
+
+@dataclass
+class LanguageDataManagerConfig(SplatDataManagerConfig):
+    """Photos, and the networks that look at them."""
+
+    _target: type = field(default_factory=lambda: LanguageDataManager)
+    encoder: str = "open_clip"
+    """What turns image regions and words into comparable vectors: open_clip, colour-words (knows colours only, needs
+    no download), or a plug-in. Queries use the same one."""
+    segmenter: str | None = None
+    """What cuts photos into masks: sam, sam-vit-l, sam-vit-b, mobile-sam, felzenszwalb (needs no download), or a
+    plug-in. By default sam on CUDA and mobile-sam on a CPU; the largest share of preprocessing time."""
+    points_per_side: int | None = None
+    """Point grid of the SAM family; time grows with its square. By default 32, as in LangSplat."""
+    cache_dir: Path | None = None
+    """Where label maps and embeddings are kept; by default .lang_splat_cache in the data folder, or the user's cache."""
+
+
+class LanguageDataManager(SplatDataManager):
+    """Adds each training photo's label maps and embeddings, from one source that all methods share.
+
+    The source is opened by training only: viewing and evaluating never touch segmenters or the store.
+    """
+
+    config: LanguageDataManagerConfig
+
+    @cached_property
+    def features(self) -> FrameFeatureSource:
+        """2D features of the training photos."""
+        spec = PerceptionSpec(
+            self.config.encoder, self.config.segmenter, self.config.points_per_side, self.config.cache_dir
+        )
+        return FrameFeatureSource(self.train_dataset, spec, Path(self.config.data), str(self.device))
+
+    def train_camera_copy(self) -> Cameras:
+        """All training cameras, undistorted, on the training device."""
+        self.cached_train  # noqa: B018 - see next_train.
+        return deepcopy(self.train_dataset.cameras).to(self.device)

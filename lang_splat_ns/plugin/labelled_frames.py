@@ -1,0 +1,59 @@
+"""Ground truth for the evaluator: labels carried through exactly what happens to their photo."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager
+
+from lang_splat_ns.evaluation.evaluator import LabelledFrame
+from lang_splat_ns.plugin.undistort import undistort_mask
+from lang_splat_ns.scenes.labels import FrameLabels, SceneLabels, read_labels
+
+
+def scene_labels(manager: FullImageDatamanager) -> SceneLabels | None:
+    """Labels beside the data, or None where there are none."""
+    data = Path(manager.config.data or manager.config.dataparser.data)
+    return read_labels(data if data.is_dir() else data.parent)
+
+
+def labelled_frames(manager: FullImageDatamanager, labels: SceneLabels) -> list[LabelledFrame]:
+    """The evaluation photos that have labels, matched by exact file stem.
+
+    Masks and boxes are scaled and undistorted as the photos are, so they fit renders of the evaluation cameras.
+    """
+    manager.cached_eval  # noqa: B018 - undistorts the cameras that are read next.
+    dataset = manager.eval_dataset
+    cameras = deepcopy(dataset.cameras).to(manager.device)
+    distorted = deepcopy(dataset._dataparser_outputs.cameras)
+    if manager.config.camera_res_scale_factor != 1.0:
+        distorted.rescale_output_resolution(manager.config.camera_res_scale_factor)
+    return [
+        _labelled_frame(path, labels.frames[path.stem], cameras[index : index + 1], distorted[index])
+        for index, path in enumerate(dataset.image_filenames)
+        if path.stem in labels.frames
+    ]
+
+
+def _labelled_frame(path: Path, truth: FrameLabels, camera: Cameras, distorted: Cameras) -> LabelledFrame:
+    def carry(mask: np.ndarray) -> np.ndarray:
+        return undistort_mask(_resize_mask(mask, int(distorted.width.item()), int(distorted.height.item())), distorted)
+
+    return LabelledFrame(
+        name=path.name,
+        camera=camera,
+        masks={category: carry(truth.mask(category)) for category in truth.polygons},
+        boxes={category: [carry(box) for box in truth.box_masks(category)] for category in truth.polygons},
+    )
+
+
+def _resize_mask(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+    import cv2
+
+    if mask.shape == (height, width):
+        return mask
+    # Area averaging keeps thin objects, where nearest-neighbour sampling would break them up.
+    return cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0.5

@@ -1,0 +1,134 @@
+"""nerfstudio's trainer, made safe to interrupt, to resume and to run without a GPU."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+
+from lang_splat_ns.console import CONSOLE
+from lang_splat_ns.errors import UserError
+from lang_splat_ns.plugin import checkpoints
+from lang_splat_ns.plugin.check_data import check_data
+
+
+@dataclass
+class SafeTrainerConfig(TrainerConfig):
+    """Training regimen; the same fields as nerfstudio's."""
+
+    _target: type = field(default_factory=lambda: SafeTrainer)
+
+
+class SafeTrainer(Trainer):
+    """Adds four things to nerfstudio's trainer.
+
+    - Where there is no CUDA it trains on the CPU, and says so.
+    - Checkpoints are written atomically and contain only tensors and plain Python.
+    - Ctrl-C ends the training after the running step and keeps a checkpoint of it.
+    - A user's mistake ends the program with one line instead of a traceback.
+    """
+
+    config: SafeTrainerConfig
+
+    def __init__(self, config: SafeTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        if config.machine.device_type == "cuda" and not torch.cuda.is_available():
+            CONSOLE.print("No CUDA device here: training on the CPU (--machine.device-type cpu).")
+            config.machine.device_type = "cpu"
+        super().__init__(config, local_rank, world_size)
+        self._last_finished_step: int | None = None
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """Build pipeline, optimizers and viewer, after looking whether data and checkpoint are usable."""
+        try:
+            check_data(self.config)
+            super().setup(test_mode)
+        except UserError as error:
+            raise SystemExit(f"error: {error}") from error
+
+    def train(self) -> None:
+        """Train until the last step, or until the user asks to stop."""
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        previous = signal.signal(signal.SIGINT, self._on_interrupt) if in_main_thread else None
+        try:
+            super().train()
+        except UserError as error:
+            raise SystemExit(f"error: {error}") from error
+        finally:
+            if in_main_thread:
+                signal.signal(signal.SIGINT, previous)
+
+    def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
+        # Stopping in the middle of a step would leave some parameters updated and others not.
+        CONSOLE.print("Stopping after this step and saving; Ctrl-C again stops at once.")
+        self.stop_training = True
+        self.config.viewer.quit_on_train_completion = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def train_iteration(self, step: int) -> Any:
+        """One step of nerfstudio's, remembered as finished."""
+        result = super().train_iteration(step)
+        self._last_finished_step = step
+        return result
+
+    def _after_train(self) -> None:
+        # nerfstudio has already counted the step at which a stop was noticed, although it did not run.
+        if self._last_finished_step is None:
+            raise UserError("Stopped before the first step; there is nothing to save.")
+        self.step = self._last_finished_step
+        super()._after_train()
+
+    def save_checkpoint(self, step: int) -> None:
+        """Save everything that a resume needs, atomically."""
+        if self.local_rank != 0:
+            return
+        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        checkpoints.save(path, self._state(step))
+        if self.config.save_only_latest_checkpoint:
+            for older in checkpoints.steps(self.checkpoint_dir):
+                if older != step:
+                    (self.checkpoint_dir / f"step-{older:09d}.ckpt").unlink(missing_ok=True)
+
+    def _state(self, step: int) -> dict[str, Any]:
+        pipeline = self.pipeline.module if hasattr(self.pipeline, "module") else self.pipeline
+        return {
+            "step": step,
+            "pipeline": pipeline.state_dict(),  # type: ignore[operator, union-attr]
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.optimizers.items()},
+            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.optimizers.schedulers.items()},
+            "scalers": self.grad_scaler.state_dict(),
+        }
+
+    def _load_checkpoint(self) -> None:
+        found = self._find_checkpoint()
+        if found is None:
+            return
+        path, state = found
+        wanted, stored = set(self.optimizers.optimizers), set(state["optimizers"])
+        if wanted != stored:
+            raise UserError(
+                f"{path} was saved by another method (its parameter groups are {sorted(stored)}); "
+                "to start from its Gaussians use --pipeline.model.init-from."
+            )
+        self._start_step = state["step"] + 1
+        self.pipeline.load_pipeline(state["pipeline"], state["step"])
+        self.optimizers.load_optimizers(state["optimizers"])
+        if self.config.load_scheduler:
+            self.optimizers.load_schedulers(state["schedulers"])
+        self.grad_scaler.load_state_dict(state["scalers"])
+        CONSOLE.print(f"Continuing after step {state['step']} of {path}")
+
+    def _find_checkpoint(self) -> tuple[Path, dict[str, Any]] | None:
+        if self.config.load_dir is not None:
+            if self.config.load_step is None:
+                return checkpoints.newest(self.config.load_dir)
+            path = self.config.load_dir / f"step-{self.config.load_step:09d}.ckpt"
+            return path, checkpoints.load(path)
+        if self.config.load_checkpoint is not None:
+            return self.config.load_checkpoint, checkpoints.load(self.config.load_checkpoint)
+        return None

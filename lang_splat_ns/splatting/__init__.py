@@ -1,0 +1,1 @@
+"""Gaussians: rasterizer, 3DGS model, files. No text in here."""
