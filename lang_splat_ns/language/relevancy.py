@@ -143,6 +143,10 @@ def mask_of(relevancy_map: Tensor, threshold: Threshold = "auto") -> Tensor:
     Raises:
         UserError: the threshold is a number outside 0..1.
     """
-    smoothed = smooth(relevancy_map)
+    return mask_of_smoothed(smooth(relevancy_map), threshold)
+
+
+def mask_of_smoothed(smoothed: Tensor, threshold: Threshold = "auto") -> Tensor:
+    """The same as `mask_of`, on a map that `smooth` has been applied to already. float [H, W] -> bool [H, W]."""
     peak = float(smoothed.max()) if smoothed.numel() else 0.0
     return smoothed > resolve_threshold(peak, threshold)

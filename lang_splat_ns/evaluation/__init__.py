@@ -1,0 +1,1 @@
+"""How well a language field answers: labelled frames in, scores, pictures and a report out."""

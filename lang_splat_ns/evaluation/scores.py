@@ -1,0 +1,70 @@
+"""What an evaluation found: one row per unit, and the summary that follows from the rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lang_splat_ns.evaluation.metrics import mean
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LanguageScores:
+    """The scores of one field on one data set.
+
+    Attributes:
+        summary: the public keys (see `summarise`).
+        table: one row per unit, that is per labelled frame and prompt. Every row has
+
+            - `frame`, `prompt` (as the label names it), `text` (as it was asked, for example translated),
+            - `present`: whether the frame shows the prompt; false for the pairs that must stay empty,
+            - `scored`, and `reason`: why it was not scored, or None.
+
+            A scored row also has `level` (chosen), `scale` (only of a scale-continuous field), `peak` (highest
+            smoothed raw relevancy) and `peak_at` ([x, y] in pixels), `threshold` (the number that applied) and
+            `area` (share of the frame's pixels in the mask). Of those the present ones have `iou`, `iou_by_level`,
+            `hit` (absent where there are no boxes) and `gt_area`; the others have `rejected`.
+        levels: the field's levels, coarse to fine.
+    """
+
+    summary: dict[str, float]
+    table: list[Row]
+    levels: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """Summary, levels and table as indented JSON; no NaN and no infinity occurs in it."""
+        content = {"summary": self.summary, "levels": list(self.levels), "table": self.table}
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def summarise(table: Sequence[Row], prompts: Collection[str] | None = None) -> dict[str, float]:
+    """The public scores of a table. A key that does not apply is left out.
+
+    Args:
+        table: rows of `LanguageScores.table`, also as read back from JSON.
+        prompts: count only these label prompts. Methods are comparable only over prompts that all of them scored.
+
+    Returns:
+        `language_miou`: mean IoU over the units; `language_miou_<level>`: the same with that level everywhere;
+        `language_localization`: share of units whose peak lies in a box; `language_absent_rejection`: share of
+        (frame, absent prompt) pairs with an empty mask; `language_prompts_scored` and `language_prompts_total`:
+        distinct prompts that are present in some frame.
+    """
+    rows = [row for row in table if prompts is None or row["prompt"] in prompts]
+    present = [row for row in rows if row["present"]]
+    scored = [row for row in present if row["scored"]]
+    absent = [row for row in rows if row["scored"] and not row["present"]]
+    levels = dict.fromkeys(level for row in scored for level in row["iou_by_level"])
+    shares = {
+        "language_miou": mean([row["iou"] for row in scored]),
+        **{f"language_miou_{level}": mean([row["iou_by_level"][level] for row in scored]) for level in levels},
+        "language_localization": mean([row["hit"] for row in scored if "hit" in row]),
+        "language_absent_rejection": mean([row["rejected"] for row in absent]),
+        "language_prompts_scored": float(len({row["prompt"] for row in scored})),
+        "language_prompts_total": float(len({row["prompt"] for row in present})),
+    }
+    return {key: value for key, value in shares.items() if value is not None}
