@@ -116,6 +116,10 @@ class GaussianSplattingModel(SplatfactoModel):
         `accumulation` [H, W, 1] and `background`."""
         with_depth = self.config.output_depth_during_training or not self.training
         image, alpha = self.splat(camera, with_depth=with_depth, densify=self.training)
+        return self.image_outputs(camera, image, alpha, with_depth)
+
+    def image_outputs(self, camera: Cameras, image: Tensor, alpha: Tensor, with_depth: bool) -> dict[str, Any]:
+        """nerfstudio's outputs from a splatted image [H, W, 3 or 4] and its alpha [H, W, 1]."""
         background = self._get_background_color()
         rgb = (image[..., :3] + (1 - alpha) * background).clamp(0.0, 1.0)
         if self.config.use_bilateral_grid and self.training and "cam_idx" in (camera.metadata or {}):

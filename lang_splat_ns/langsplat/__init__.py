@@ -1,0 +1,1 @@
+"""LangSplat (Qin et al., CVPR 2024) on nerfstudio."""
