@@ -24,6 +24,12 @@ class SafeTrainerConfig(TrainerConfig):
 
     _target: type = field(default_factory=lambda: SafeTrainer)
 
+    def save_config(self) -> None:
+        """Write config.yml, which also tells the pipeline where its run lies."""
+        if hasattr(self.pipeline, "run_dir"):
+            self.pipeline.run_dir = self.get_base_dir()
+        super().save_config()
+
 
 class SafeTrainer(Trainer):
     """Adds four things to nerfstudio's trainer.

@@ -183,7 +183,7 @@ def _rotate_harmonics(rest: Tensor, rotation: np.ndarray) -> Tensor:
     Each degree is closed under rotation. Its matrix follows from the basis itself, evaluated in enough
     directions before and after the rotation, which needs no table of Wigner matrices.
     """
-    from lang_splat_ns.splatting.rasterizer import spherical_harmonics_basis
+    from lang_splat_ns.splatting.spherical_harmonics import spherical_harmonics_basis
 
     if rest.shape[1] == 0:
         return rest

@@ -132,40 +132,53 @@ class GaussianSplattingModel(SplatfactoModel):
         }
 
     def splat(
-        self, camera: Cameras, *, with_depth: bool = False, extra: Tensor | None = None, densify: bool = False
+        self,
+        camera: Cameras,
+        *,
+        with_color: bool = True,
+        with_depth: bool = False,
+        extra: Tensor | None = None,
+        densify: bool = False,
+        frozen: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Composite colour, and optionally depth and extra channels, in front of nothing.
+        """Composite colour, depth and extra channels, in this order, in front of nothing.
 
         Args:
             camera: one camera, nerfstudio's OpenGL convention.
+            with_color: begin with the three colour channels.
             with_depth: append one channel, the blended distance along the optical axis.
             extra: [N, E] channels per Gaussian that are blended along, appended last.
             densify: record what the densification strategy needs from this render.
+            frozen: let gradients reach `extra` only.
 
         Returns:
-            Image [H, W, 3 (+ 1) (+ E)], not yet divided by or composited with alpha, and alpha [H, W, 1].
+            Image [H, W, 3 + 1 + E], not yet divided by or composited with alpha, and alpha [H, W, 1].
         """
         viewmat, intrinsics, width, height = self._view(camera)
         kept = self._inside_crop()
-        chosen = {name: tensor if kept is None else tensor[kept] for name, tensor in self.gaussians().tensors().items()}
-        means = chosen["means"]
-        channels = [means @ viewmat[2, :3, None] + viewmat[2, 3]] if with_depth else []
-        if extra is not None:
-            channels.append(extra if kept is None else extra[kept])
-        colors = torch.cat([chosen["features_dc"][:, None], chosen["features_rest"]], dim=1)
-        degree = min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
+        chosen = self.gaussians().tensors()
+        if frozen:
+            chosen = {name: tensor.detach() for name, tensor in chosen.items()}
+        if kept is not None:
+            chosen = {name: tensor[kept] for name, tensor in chosen.items()}
+            extra = None if extra is None else extra[kept]
+        channels = [chosen["means"] @ viewmat[2, :3, None] + viewmat[2, 3]] if with_depth else []
+        channels += [] if extra is None else [extra]
+        appended = torch.cat(channels, dim=-1) if channels else None
+        color, degree = self._color(chosen) if with_color else (appended, None)
+        assert color is not None, "there is nothing to draw"
         image, alpha, info = rasterize(
-            means,
+            chosen["means"],
             chosen["quats"],
             torch.exp(chosen["scales"]),
             torch.sigmoid(chosen["opacities"]).squeeze(-1),
-            colors if self.config.sh_degree > 0 else torch.sigmoid(colors[:, 0]),
+            color,
             viewmat,
             intrinsics,
             width,
             height,
-            sh_degree=degree if self.config.sh_degree > 0 else None,
-            extra=torch.cat(channels, dim=-1) if channels else None,
+            sh_degree=degree,
+            extra=appended if with_color else None,
             absgrad=self.strategy.absgrad and densify,
             rasterize_mode=self.config.rasterize_mode,
         )
@@ -173,6 +186,13 @@ class GaussianSplattingModel(SplatfactoModel):
             self.info = info
             self.strategy.step_pre_backward(self.gauss_params, self.optimizers, self.strategy_state, self.step, info)
         return image, alpha
+
+    def _color(self, chosen: dict[str, Tensor]) -> tuple[Tensor, int | None]:
+        """Colours for the rasterizer, and the degree of the harmonics if they are harmonics."""
+        if self.config.sh_degree == 0:
+            return torch.sigmoid(chosen["features_dc"]), None
+        degree = min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
+        return torch.cat([chosen["features_dc"][:, None], chosen["features_rest"]], dim=1), degree
 
     def _view(self, camera: Cameras) -> tuple[Tensor, Tensor, int, int]:
         """World-to-camera (OpenCV) [4, 4], intrinsics [3, 3] and size at the current training resolution.

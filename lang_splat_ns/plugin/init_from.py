@@ -1,0 +1,59 @@
+"""Finished Gaussians from another run or from somebody else's file, brought into this run's frame."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from lang_splat_ns.errors import UserError
+from lang_splat_ns.plugin import checkpoints
+from lang_splat_ns.splatting.gaussians import PARAMETER_NAMES, Gaussians, Similarity, transform
+from lang_splat_ns.splatting.ply import read_ply
+
+TRANSFORMS_FILE = "dataparser_transforms.json"
+
+
+def read_gaussians(path: Path, frame: Similarity, ply_frame: Literal["dataset", "nerfstudio"] = "dataset") -> Gaussians:
+    """Read Gaussians and carry them into the frame of the current data parser.
+
+    Args:
+        path: a run's `config.yml` or folder, a `step-*.ckpt` of any splatting method, or a 3DGS `.ply`.
+        frame: from the data set's world to the current nerfstudio frame.
+        ply_frame: the frame that a `.ply` is in.
+
+    Raises:
+        UserError: the file is missing or holds no Gaussians.
+    """
+    if path.suffix == ".ply":
+        gaussians = read_ply(path)
+        return transform(gaussians, frame) if ply_frame == "dataset" else gaussians
+    checkpoint, state = _open(path)
+    gaussians = _from_state(checkpoint, state["pipeline"])
+    origin = run_frame(checkpoint.parent.parent)
+    return gaussians if origin is None else transform(gaussians, origin.inverse().then(frame))
+
+
+def run_frame(run: Path) -> Similarity | None:
+    """From the data set's world to the nerfstudio frame that a run was trained in, if its folder says so."""
+    file = run / TRANSFORMS_FILE
+    if not file.is_file():
+        return None
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    return Similarity.from_dataparser(saved["transform"], saved["scale"])
+
+
+def _open(path: Path) -> tuple[Path, dict]:
+    if path.suffix == ".ckpt":
+        return path, checkpoints.load(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file; init-from takes a run's config.yml, a step-*.ckpt or a 3DGS .ply.")
+    return checkpoints.newest((path if path.is_dir() else path.parent) / "nerfstudio_models")
+
+
+def _from_state(path: Path, state: dict) -> Gaussians:
+    keys = {name: f"_model.gauss_params.{name}" for name in PARAMETER_NAMES}
+    missing = [key for key in keys.values() if key not in state]
+    if missing:
+        raise UserError(f"{path}: holds no Gaussians (no {missing[0]}); init-from wants a run of a splatting method.")
+    return Gaussians(**{name: state[key].clone() for name, key in keys.items()})

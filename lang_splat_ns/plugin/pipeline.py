@@ -1,0 +1,150 @@
+"""Pipelines: nerfstudio's own, plus exact resume, a start from finished Gaussians, and language scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.models.base_model import ModelConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+
+from lang_splat_ns.console import CONSOLE
+from lang_splat_ns.errors import UserError
+from lang_splat_ns.evaluation.evaluator import evaluate
+from lang_splat_ns.evaluation.scores import LanguageScores
+from lang_splat_ns.files import write_text
+from lang_splat_ns.language.text import refused_texts
+from lang_splat_ns.plugin import random_state
+from lang_splat_ns.plugin.datamanager import LanguageDataManagerConfig, SplatDataManagerConfig
+from lang_splat_ns.plugin.init_from import read_gaussians
+from lang_splat_ns.plugin.labelled_frames import labelled_frames, scene_labels
+from lang_splat_ns.plugin.prompts import TextSide
+from lang_splat_ns.splatting.gaussians import Similarity
+from lang_splat_ns.splatting.model import GaussianSplattingModelConfig
+
+SCORES_FILE = "language_scores.json"
+
+
+@dataclass
+class SplatPipelineConfig(VanillaPipelineConfig):
+    """Pipeline of the methods that splat."""
+
+    _target: type = field(default_factory=lambda: SplatPipeline)
+    datamanager: DataManagerConfig = field(default_factory=SplatDataManagerConfig)
+    model: ModelConfig = field(default_factory=GaussianSplattingModelConfig)
+
+
+class SplatPipeline(VanillaPipeline):
+    """nerfstudio's pipeline that can be resumed as if it had never stopped.
+
+    A checkpoint of it also holds the random generators; they are restored just before the first step of a resume.
+    """
+
+    def __init__(self, config: SplatPipelineConfig, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(config, *args, **kwargs)
+            # Only training starts from other Gaussians; evaluation and viewing load a checkpoint of this very run.
+            if self.test_mode == "val":
+                self.prepare_training()
+        except UserError as error:
+            # The entry points of nerfstudio print a traceback for anything but this.
+            raise SystemExit(f"error: {error}") from error
+        self._random_state: dict[str, Any] | None = None
+
+    def prepare_training(self) -> None:
+        """What must be there before the first step."""
+        if self.config.model.init_from is not None:
+            outputs = self.datamanager.train_dataparser_outputs
+            frame = Similarity.from_dataparser(outputs.dataparser_transform, outputs.dataparser_scale)
+            gaussians = read_gaussians(Path(self.config.model.init_from), frame, self.config.model.ply_frame)
+            self.model.set_gaussians(gaussians)
+
+    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
+        """The data manager's and model's callbacks, after the one that restores random states."""
+        restore = TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._restore_random_state)
+        return [restore, *super().get_training_callbacks(attributes)]
+
+    def _restore_random_state(self, step: int) -> None:
+        if self._random_state is not None:
+            random_state.restore(self._random_state)
+            self._random_state = None
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Random generators, as they stand between two steps."""
+        return {"format_version": 1, "random": random_state.capture()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Remember random states until training goes on."""
+        self._random_state = state["random"]
+
+
+@dataclass
+class LanguagePipelineConfig(SplatPipelineConfig):
+    """Pipeline of the methods that answer text."""
+
+    _target: type = field(default_factory=lambda: LanguagePipeline)
+    datamanager: DataManagerConfig = field(default_factory=LanguageDataManagerConfig)
+    run_dir: Path | None = None
+    """Folder of this run, filled in by itself; ns-eval writes its per-prompt table there."""
+
+
+class LanguagePipeline(SplatPipeline):
+    """Connects a language model with its features, its encoder and its ground truth."""
+
+    config: LanguagePipelineConfig
+
+    def __init__(self, config: LanguagePipelineConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self._connect_text_side()
+
+    def _connect_text_side(self) -> None:
+        self.model.text_side = TextSide(self.config.datamanager.encoder, str(self.device))
+
+    def prepare_training(self) -> None:
+        """Start from given Gaussians, then compute the 2D features, before geometry takes its time."""
+        super().prepare_training()
+        self._connect_text_side()
+        features = self.datamanager.features
+        if self.config.model.queries:
+            refused = refused_texts(features.encoder, self.config.model.queries)
+            if refused:
+                raise UserError(next(iter(refused.values())))
+        features.prepare()
+
+    def get_average_eval_image_metrics(
+        self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
+    ) -> dict[str, float]:
+        """Image quality, and with labels beside the data the language scores (see `evaluation`)."""
+        with self.model.prompts.silenced():
+            metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
+        try:
+            scores = self.evaluate_language() if self.model.has_language() else None
+        except UserError as error:
+            raise SystemExit(f"error: {error}") from error
+        if scores is not None:
+            metrics |= scores.summary
+            self._write_table(scores)
+        return metrics
+
+    def evaluate_language(self, **options: Any) -> LanguageScores | None:
+        """Scores against the labels beside the data, or None where there are none; options as in `evaluate`."""
+        labels = scene_labels(self.datamanager)
+        if labels is None:
+            return None
+        frames = labelled_frames(self.datamanager, labels)
+        if not frames:
+            CONSOLE.print("[yellow]No evaluation photo has a label file, so there are no language scores.[/yellow]")
+            return None
+        self.eval()
+        scores = evaluate(self.model.language_field(), frames, labels.absent, **options)
+        self.train()
+        return scores
+
+    def _write_table(self, scores: LanguageScores) -> None:
+        if self.config.run_dir is not None and self.config.run_dir.is_dir():
+            path = self.config.run_dir / SCORES_FILE
+            write_text(path, scores.to_json())
+            CONSOLE.print(f"Scores of every prompt: {path}")
