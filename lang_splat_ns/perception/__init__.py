@@ -1,0 +1,1 @@
+"""Photos in, label maps and embeddings out. 2D only; numpy and torch, no nerfstudio."""
