@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lang_splat_ns.splatting import cpu_kernels
+from lang_splat_ns.splatting.cpu_gradients import composite_backward
+from lang_splat_ns.splatting.cpu_kernels import composite_forward, pack_splats
 from lang_splat_ns.splatting.projection import Projection
 from lang_splat_ns.splatting.tile_lists import TileLists, build_tile_lists
+
+_ONE_AT_A_TIME = threading.Lock()
+"""The viewer renders in a thread of its own while training goes on. Numba's simplest threading layer ends the whole
+process when two threads enter it, and with the others they would only take each other's cores."""
 
 
 def composite(
@@ -23,50 +29,63 @@ def composite(
     height: int,
     absgrad: bool,
 ) -> tuple[Tensor, Tensor, TileLists]:
-    """Blend splats into an image [H, W, D] with alpha [H, W, 1]; see `rasterizer.rasterize`."""
-    lists = build_tile_lists(
-        _numpy(means2d[0]), _numpy(projection.conics), _numpy(opacities),
-        projection.radii.numpy(), _numpy(projection.depths), width, height,
-    )  # fmt: skip
+    """Blend splats into an image [H, W, D] with alpha [H, W, 1], differentiably; see `rasterizer.rasterize`.
+
+    Args:
+        means2d: the projection's centres with gsplat's camera axis; with `absgrad`, backward sets `means2d.absgrad`.
+        projection: conics, radii and depths of the same Gaussians.
+        opacities: as composited, so after any compensation.
+        colors: any number of channels.
+        background: None is black.
+        width, height: image size in pixels.
+        absgrad: also sum the absolute gradients by the centres.
+    """
     if background is None:
         background = colors.new_zeros(colors.shape[1])
+    with _ONE_AT_A_TIME:
+        lists = build_tile_lists(
+            _numpy(means2d[0]), _numpy(projection.conics), _numpy(opacities),
+            projection.radii.numpy(), _numpy(projection.depths), width, height,
+        )  # fmt: skip
     image, alpha = _Composite.apply(
-        means2d, projection.conics, opacities, colors, background, lists, width, height, absgrad
-    )
+        means2d, projection.conics, opacities, colors, background, projection.radii, lists, width, height, absgrad
+    )  # type: ignore[misc]
     return image, alpha, lists
 
 
 class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, means2d, conics, opacities, colors, background, lists: TileLists, width: int, height: int, absgrad
+        ctx: Any, means2d, conics, opacities, colors, background, radii, lists: TileLists, width, height, absgrad
     ) -> tuple[Tensor, Tensor]:
-        image, final_T, stop = cpu_kernels.composite_forward(
-            _numpy(means2d[0]), _numpy(conics), _numpy(opacities), _numpy(colors), _numpy(background),
-            lists.ids, lists.offsets, width, height,
-        )  # fmt: skip
+        with _ONE_AT_A_TIME:
+            packed = pack_splats(_numpy(means2d[0]), _numpy(conics), _numpy(opacities), radii.numpy())
+            image, final_t, stop = composite_forward(
+                packed, _numpy(colors), _numpy(background), lists.ids, lists.rows, lists.offsets, width, height
+            )
         ctx.save_for_backward(means2d, conics, opacities, colors, background)
-        ctx.rest = (lists, width, height, absgrad, final_T, stop)
-        return torch.from_numpy(image), torch.from_numpy(1.0 - final_T)[..., None]
+        ctx.rest = (packed, lists, final_t, stop, absgrad)
+        return torch.from_numpy(image), torch.from_numpy(1.0 - final_t)[..., None]
 
     @staticmethod
-    def backward(ctx: Any, v_image: Tensor, v_alpha: Tensor):
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, v_image: Tensor, v_alpha: Tensor) -> tuple[Tensor | None, ...]:
         means2d, conics, opacities, colors, background = ctx.saved_tensors
-        lists, width, height, absgrad, final_T, stop = ctx.rest
-        v_means2d, v_abs, v_conics, v_opacities, v_colors = cpu_kernels.composite_backward(
-            _numpy(means2d[0]), _numpy(conics), _numpy(opacities), _numpy(colors), _numpy(background),
-            lists.ids, lists.offsets, width, height, final_T, stop, _numpy(v_image), _numpy(v_alpha[..., 0]),
-        )  # fmt: skip
+        packed, lists, final_t, stop, absgrad = ctx.rest
+        with _ONE_AT_A_TIME:
+            gradients = composite_backward(
+                packed, _numpy(conics), _numpy(opacities), _numpy(colors), _numpy(background), lists, final_t, stop,
+                _numpy(v_image), _numpy(v_alpha[..., 0]), absgrad,
+            )  # fmt: skip
+        v_means2d, v_conics, v_opacities, v_colors, v_absolute = map(torch.from_numpy, gradients)
         if absgrad:
-            means2d.absgrad = torch.from_numpy(v_abs)[None]
+            means2d.absgrad = v_absolute[None].contiguous()
         v_background = None
         if ctx.needs_input_grad[4]:
-            v_background = (v_image * torch.from_numpy(final_T)[..., None]).sum(dim=(0, 1))
-        return (
-            torch.from_numpy(v_means2d)[None], torch.from_numpy(v_conics), torch.from_numpy(v_opacities),
-            torch.from_numpy(v_colors), v_background, None, None, None, None,
-        )  # fmt: skip
+            v_background = (v_image * torch.from_numpy(final_t)[..., None]).sum(dim=(0, 1))
+        return v_means2d[None], v_conics, v_opacities, v_colors, v_background, None, None, None, None, None
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
+    """The tensor's memory as an array, copied only if it is not contiguous."""
     return tensor.detach().contiguous().numpy()

@@ -164,6 +164,18 @@ def lane_bits(typingctx, mask):
 
 
 @intrinsic
+def lowest_lane(typingctx, bits):
+    """Index of the lowest set bit of `lane_bits`' result, which must not be 0."""
+
+    def codegen(context, builder, signature, args):
+        zero_is_undefined = ir.Constant(ir.IntType(1), 1)
+        lane = builder.cttz(args[0], zero_is_undefined)
+        return context.cast(builder, lane, bits, types.intp)
+
+    return types.intp(bits), codegen
+
+
+@intrinsic
 def fill(typingctx, scalar):
     """A row with the scalar in all lanes, in the scalar's own precision."""
     return RowType(scalar)(scalar), lambda context, builder, signature, args: _spread(builder, args[0])
