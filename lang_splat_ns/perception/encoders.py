@@ -85,7 +85,9 @@ def make_encoder(name: str = DEFAULT_ENCODER, *, device: str = "cpu", weights: P
     else:
         base, offers = name, {"device": str(device), "weights": weights}
     encoder = call_with_known_arguments(ENCODERS.load(base), offers)
-    missing = [part for part in ("encoder_id", "dim", "negatives", "embed_regions", "embed_text") if not hasattr(encoder, part)]
+    missing = [
+        part for part in ("encoder_id", "dim", "negatives", "embed_regions", "embed_text") if not hasattr(encoder, part)
+    ]
     if missing:
         raise UserError(f"encoder {name!r} lacks {', '.join(missing)}; see lang_splat_ns.perception.encoders.Encoder")
     return encoder

@@ -92,4 +92,6 @@ def call_with_known_arguments(factory: Callable[..., Any], offered: Mapping[str,
     parameters = inspect.signature(factory).parameters.values()
     takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     names = {parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.POSITIONAL_ONLY}
-    return factory(**{key: value for key, value in offered.items() if value is not None and (takes_all or key in names)})
+    return factory(
+        **{key: value for key, value in offered.items() if value is not None and (takes_all or key in names)}
+    )

@@ -173,6 +173,7 @@ def _tile_gradients(
     v_rows = _rows_of_gradient(v_image, y0, x0) if by_rows else aligned(0, colors.dtype)
     color_sums = aligned(channels * TILE if by_rows else channels, colors.dtype)
     row_weights, row_dots = aligned(TILE, colors.dtype), aligned(TILE, colors.dtype)
+    flat_v, flat_colors = v_image.reshape(-1), colors.reshape(-1)
     zero = fill(colors.dtype.type(0.0))
     centers = load(lane_centers(x0, colors.dtype), 0)
     for place in range(count - 1, -1, -1):
@@ -211,8 +212,9 @@ def _tile_gradients(
                 store(row_weights, 0, weights)
                 store(row_dots, 0, zero)
                 first_pixel = (y0 + row) * image_width + x0
-                _dots_by_pixel(bits, v_image.reshape(-1), first_pixel, colors.reshape(-1), g, channels,
-                               row_weights, row_dots, color_sums)  # fmt: skip
+                _dots_by_pixel(
+                    bits, flat_v, first_pixel, flat_colors, g, channels, row_weights, row_dots, color_sums
+                )
                 dots = load(row_dots, 0)
             rest = load(behind, at)
             v_falloff = where(drawn & (full <= ALPHA_MAX), full * (rest * gain - before * dots), 0.0)

@@ -205,7 +205,9 @@ def _blend_rows(packed, colors, ids, rows, start, count, y0, x0, light, stops):
 def _blend_pixels(packed, colors, ids, rows, start, count, y0, x0, light, stops):
     """Many channels: add `weight * colours` to each drawn pixel. Returns [256, D]."""
     channels = colors.shape[1]
-    blended = np.zeros((PIXELS, channels), colors.dtype)
+    flat_colors = colors.reshape(-1)
+    blended = aligned(PIXELS * channels, colors.dtype)
+    blended[:] = 0.0
     weight_of = aligned(TILE, colors.dtype)
     centers = load(lane_centers(x0, colors.dtype), 0)
     alive = _first_alive(light)
@@ -223,11 +225,11 @@ def _blend_pixels(packed, colors, ids, rows, start, count, y0, x0, light, stops)
             while bits != 0:
                 lane = lowest_lane(bits)
                 bits &= bits - np.uint32(1)
-                add_scaled(blended.reshape(-1), (row * TILE + lane) * channels, colors.reshape(-1), g * channels,
-                           weight_of[lane], channels)  # fmt: skip
+                to = (row * TILE + lane) * channels
+                add_scaled(blended, to, flat_colors, g * channels, weight_of[lane], channels)
         if alive[0] > alive[1]:
             break
-    return blended
+    return blended.reshape(PIXELS, channels)
 
 
 @nb.njit(forceinline=True)
