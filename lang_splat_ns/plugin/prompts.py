@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from nerfstudio.utils.colormaps import apply_float_colormap
 from nerfstudio.viewer.viewer_elements import ViewerText
 from torch import Tensor
 
 from lang_splat_ns.errors import UserError
-from lang_splat_ns.evaluation.pictures import blend_turbo
 from lang_splat_ns.language.field import Query, RelevancyMaps
 from lang_splat_ns.language.text import TextCache, parse_prompts, refused_texts
 from lang_splat_ns.perception.encoders import Encoder, make_encoder
@@ -114,8 +114,15 @@ def prompt_outputs(maps: RelevancyMaps, rgb: Tensor) -> dict[str, Tensor]:
     outputs: dict[str, Tensor] = {}
     for index, relevancy in enumerate(maps.best()):
         outputs[f"relevancy_{index}"] = relevancy[..., None]
-        outputs[f"composited_{index}"] = blend_turbo(rgb, relevancy)
+        outputs[f"composited_{index}"] = composite(rgb, relevancy)
     return outputs
+
+
+def composite(rgb: Tensor, relevancy: Tensor) -> Tensor:
+    """A render [H, W, 3] with turbo colours where relevancy [H, W] is above 0.5, stronger where it is higher."""
+    strength = ((relevancy - 0.5) * 2).clamp(0, 1)[..., None]
+    colors = apply_float_colormap(strength, "turbo")
+    return torch.lerp(rgb, colors, 0.35 + 0.45 * strength).where(strength > 0, rgb * 0.6)
 
 
 def unit_colors(codes: Tensor) -> Tensor:
