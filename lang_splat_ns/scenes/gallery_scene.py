@@ -180,7 +180,16 @@ def things() -> tuple[Thing, ...]:
 
 # Things that are nowhere in the room, for the share of prompts that must come back empty. Half of them name a
 # colour that is not there either, so that an encoder that knows nothing but colours is asked as well.
-ABSENT = ("bicycle", "dog", "umbrella", "guitar", "magenta umbrella", "lime green frog", "olive backpack", "maroon sofa")
+ABSENT = (
+    "bicycle",
+    "dog",
+    "umbrella",
+    "guitar",
+    "magenta umbrella",
+    "lime green frog",
+    "olive backpack",
+    "maroon sofa",
+)
 
 CHINESE = {
     "teal cylinder": "青色圆柱",

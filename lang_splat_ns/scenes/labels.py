@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ class SceneLabels:
 
     frames: dict[str, FrameLabels]
     absent: tuple[str, ...] = ()
-    translations: dict[str, str] | None = None
+    translations: dict[str, str] = field(default_factory=dict)
 
 
 def fill_polygon(polygon: Polygon, width: int, height: int) -> Mask:
@@ -165,7 +165,7 @@ def write_labels(data: Path, labels: SceneLabels, info: Mapping[str, Any] | None
         head = {"name": frame.name, "width": frame.width, "height": frame.height, **(info or {})}
         write_text(folder / f"{stem}.json", json.dumps({"info": head, "objects": objects}, ensure_ascii=False) + "\n")
     write_text(folder / ABSENT_FILE, json.dumps(list(labels.absent), ensure_ascii=False, indent=1) + "\n")
-    chinese = json.dumps(labels.translations or {}, ensure_ascii=False, indent=1)
+    chinese = json.dumps(labels.translations, ensure_ascii=False, indent=1)
     write_text(folder / CHINESE_FILE, chinese + "\n")
 
 
