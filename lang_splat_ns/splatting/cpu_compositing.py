@@ -60,21 +60,21 @@ class _Composite(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         with _ONE_AT_A_TIME:
             packed = pack_splats(_numpy(means2d[0]), _numpy(conics), _numpy(opacities), radii.numpy())
-            image, final_t, stop = composite_forward(
+            image, *drawn = composite_forward(
                 packed, _numpy(colors), _numpy(background), lists.ids, lists.rows, lists.offsets, width, height
             )
         ctx.save_for_backward(means2d, conics, opacities, colors, background)
-        ctx.rest = (packed, lists, final_t, stop, absgrad)
-        return torch.from_numpy(image), torch.from_numpy(1.0 - final_t)[..., None]
+        ctx.rest = (packed, lists, drawn, absgrad)
+        return torch.from_numpy(image), torch.from_numpy(1.0 - drawn[0])[..., None]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, v_image: Tensor, v_alpha: Tensor) -> tuple[Tensor | None, ...]:
         means2d, conics, opacities, colors, background = ctx.saved_tensors
-        packed, lists, final_t, stop, absgrad = ctx.rest
+        packed, lists, drawn, absgrad = ctx.rest
         with _ONE_AT_A_TIME:
             gradients = composite_backward(
-                packed, _numpy(conics), _numpy(opacities), _numpy(colors), _numpy(background), lists, final_t, stop,
+                packed, _numpy(conics), _numpy(opacities), _numpy(colors), _numpy(background), lists, drawn,
                 _numpy(v_image), _numpy(v_alpha[..., 0]), absgrad,
             )  # fmt: skip
         v_means2d, v_conics, v_opacities, v_colors, v_absolute = map(torch.from_numpy, gradients)
@@ -82,7 +82,7 @@ class _Composite(torch.autograd.Function):
             means2d.absgrad = v_absolute[None].contiguous()
         v_background = None
         if ctx.needs_input_grad[4]:
-            v_background = (v_image * torch.from_numpy(final_t)[..., None]).sum(dim=(0, 1))
+            v_background = (v_image * torch.from_numpy(drawn[0])[..., None]).sum(dim=(0, 1))
         return v_means2d[None], v_conics, v_opacities, v_colors, v_background, None, None, None, None, None
 
 

@@ -21,9 +21,11 @@ from lang_splat_ns.splatting.cpu_kernels import (
     add_scaled,
     aligned,
     lane_centers,
+    zeros,
 )
 from lang_splat_ns.splatting.simd import (
     absolute,
+    address,
     exp2,
     fill,
     lane_bits,
@@ -42,14 +44,14 @@ GEOMETRY = 8
 _SPANS_PER_THREAD = 4
 
 
-def composite_backward(packed, conics, opacities, colors, background, lists, final_t, stop, v_image, v_alpha, absgrad):
+def composite_backward(packed, conics, opacities, colors, background, lists, drawn, v_image, v_alpha, absgrad):
     """Gradients of a scalar by everything that `composite_forward` was given.
 
     Args:
         packed, colors, background: as in `composite_forward`.
         conics, opacities: what `packed` was made of. [N, 3], [N]
         lists: the tile lists.
-        final_t, stop: from `composite_forward`. [H, W]
+        drawn: final transmittance, stops and reached list positions, from `composite_forward`.
         v_image, v_alpha: gradients by the image and by 1 - final_t. [H, W, D], [H, W]
         absgrad: also sum absolute gradients by the position.
 
@@ -57,68 +59,63 @@ def composite_backward(packed, conics, opacities, colors, background, lists, fin
         Gradients by means2d [N, 2], conics [N, 3], opacities [N], colors [N, D], and the sum of absolute gradients by
         means2d [N, 2].
     """
-    spans = _cut_spans(lists.offsets)
-    owners, starts = _own_rows(lists.ids, lists.offsets, spans, len(opacities))
+    final_t, stop, reached = drawn
+    spans = _cut_spans(reached)
+    owners, counts = _own_rows(lists.ids, lists.offsets, reached, spans, len(opacities))
+    starts = np.concatenate([[0], np.cumsum(counts)])
     sums = _span_gradients(
         packed, conics, opacities, colors, background, lists.ids, lists.rows, lists.offsets, spans, owners, starts,
-        final_t, stop, v_image, v_alpha, absgrad,
+        final_t, stop, reached, v_image, v_alpha, absgrad,
     )  # fmt: skip
-    geometry, v_colors = _add_spans(owners, sums, colors.shape[1])
+    geometry, v_colors = _add_spans(owners, starts, sums, colors.shape[1])
     return geometry[:, 0:2], geometry[:, 2:5], geometry[:, 5], v_colors, geometry[:, 6:8]
 
 
-def _cut_spans(offsets: np.ndarray) -> np.ndarray:
+def _cut_spans(reached: np.ndarray) -> np.ndarray:
     """First tile of each span, and the end: spans of about the same number of list entries."""
-    tiles = offsets.size - 1
-    count = max(1, min(tiles, _SPANS_PER_THREAD * nb.get_num_threads()))
+    count = max(1, min(reached.size, _SPANS_PER_THREAD * nb.get_num_threads()))
     # A tile costs something even when its list is empty, hence the constant per tile.
-    work = offsets + 8 * np.arange(tiles + 1)
+    work = np.concatenate([[0], np.cumsum(reached + 8)])
     return np.searchsorted(work, np.linspace(0, work[-1], count + 1))
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
-def _mark(ids, offsets, spans, gaussians):
+def _own_rows(ids, offsets, reached, spans, gaussians):
     """Number the Gaussians that each span meets, in order of appearance: [S, N], -1 = not met, and the counts."""
     owners = np.empty((spans.size - 1, gaussians), np.int32)
     counts = np.zeros(spans.size - 1, np.int64)
     for span in nb.prange(spans.size - 1):
         owners[span, :] = -1
         count = 0
-        for entry in range(offsets[spans[span]], offsets[spans[span + 1]]):
-            if owners[span, ids[entry]] < 0:
-                owners[span, ids[entry]] = count
-                count += 1
+        for tile in range(spans[span], spans[span + 1]):
+            for entry in range(offsets[tile], offsets[tile] + reached[tile]):
+                if owners[span, ids[entry]] < 0:
+                    owners[span, ids[entry]] = count
+                    count += 1
         counts[span] = count
     return owners, counts
-
-
-def _own_rows(ids, offsets, spans, gaussians):
-    """For each span and Gaussian the row of the span's sums, [S, N], and each span's first row, [S + 1]."""
-    owners, counts = _mark(ids, offsets, spans, gaussians)
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    return (owners, starts[:-1]), starts
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
 def _span_gradients(
     packed, conics, opacities, colors, background, ids, rows, offsets, spans, owners, starts,
-    final_t, stop, v_image, v_alpha, absgrad,
+    final_t, stop, reached, v_image, v_alpha, absgrad,
 ):  # fmt: skip
     """Every span's own sums: [all spans' rows, 8 + D]."""
-    owner, _ = owners
-    channels = colors.shape[1]
-    sums = np.zeros((starts[-1], GEOMETRY + channels), colors.dtype)
-    height, width = final_t.shape
-    tiles_x = (width + TILE - 1) // TILE
+    channels, dtype = colors.shape[1], colors.dtype
+    sums = np.zeros((starts[-1], GEOMETRY + channels), dtype)
+    tiles_x = (v_image.shape[1] + TILE - 1) // TILE
     for span in nb.prange(spans.size - 1):
+        scratch = aligned(4 * TILE, dtype)
+        color_sums = aligned(channels * TILE, dtype)
         for tile in range(spans[span], spans[span + 1]):
-            start, y0, x0 = offsets[tile], tile // tiles_x * TILE, tile % tiles_x * TILE
-            light, behind, stops, row_stops, count = _start_tile(
-                y0, x0, background, final_t, stop, v_image, v_alpha
-            )
+            y0, x0 = tile // tiles_x * TILE, tile % tiles_x * TILE
+            state, row_stops = _start_tile(y0, x0, background, final_t, stop, v_image, v_alpha)
+            v_rows = _rows_of_gradient(v_image, y0, x0)
             _tile_gradients(
-                packed, conics, opacities, colors, ids, rows, start, count, y0, x0, owner[span], starts[span], sums,
-                light, behind, stops, row_stops, v_image, absgrad,
+                packed, conics, opacities, colors, ids[offsets[tile] :], rows[offsets[tile] :], reached[tile], y0, x0,
+                owners[span], sums[starts[span] :], state, row_stops, lane_centers(x0, dtype), scratch, color_sums,
+                v_rows, v_image, absgrad,
             )  # fmt: skip
     return sums
 
@@ -127,34 +124,33 @@ def _span_gradients(
 def _start_tile(y0, x0, background, final_t, stop, v_image, v_alpha):
     """A tile's state behind its last splat.
 
-    Returns transmittance [256], the part of the gradient that comes from behind [256] (the background, and alpha),
-    the list position at which each pixel was finished [256] (as floats, which are exact and compare in a row; 0
-    outside the image), the largest of these in each row [16], and the largest of all.
+    Returns three blocks of 256 in one array: the transmittance; the part of the gradient that comes from behind (the
+    background, and alpha); and the list position at which each pixel was finished, as floats, which are exact and
+    compare in a row, and 0 outside the image. Also the largest of the positions in each row [16].
     """
     height, width = final_t.shape
-    light, behind = aligned(PIXELS, final_t.dtype), aligned(PIXELS, final_t.dtype)
-    stops, row_stops = aligned(PIXELS, final_t.dtype), np.zeros(TILE, np.int64)
-    light[:], behind[:], stops[:] = 1.0, 0.0, 0.0
-    count = 0
+    state, row_stops = zeros(3 * PIXELS, final_t.dtype), np.zeros(TILE, np.int64)
+    state[:PIXELS] = 1.0
     for y in range(y0, min(y0 + TILE, height)):
         for x in range(x0, min(x0 + TILE, width)):
             p = (y - y0) * TILE + x - x0
-            light[p], stops[p] = final_t[y, x], stop[y, x]
-            row_stops[y - y0] = max(row_stops[y - y0], stop[y, x])
             value = -v_alpha[y, x]
             for k in range(background.size):
                 value += background[k] * v_image[y, x, k]
-            behind[p] = value * final_t[y, x]
-        count = max(count, row_stops[y - y0])
-    return light, behind, stops, row_stops, count
+            state[p] = final_t[y, x]
+            state[PIXELS + p] = value * final_t[y, x]
+            state[2 * PIXELS + p] = stop[y, x]
+            row_stops[y - y0] = max(row_stops[y - y0], stop[y, x])
+    return state, row_stops
 
 
 @nb.njit(cache=True, nogil=True)
 def _rows_of_gradient(v_image, y0, x0):
-    """The incoming gradient of a tile with each channel's pixels together, 0 outside the image. [D * 256]"""
+    """Few channels: a tile's incoming gradient, each channel's pixels together, 0 outside the image. [D * 256]"""
     height, width, channels = v_image.shape
-    result = aligned(channels * PIXELS, v_image.dtype)
-    result[:] = 0.0
+    if channels > MAX_ROW_CHANNELS:
+        return aligned(0, v_image.dtype)
+    result = zeros(channels * PIXELS, v_image.dtype)
     for y in range(y0, min(y0 + TILE, height)):
         for x in range(x0, min(x0 + TILE, width)):
             for k in range(channels):
@@ -164,122 +160,139 @@ def _rows_of_gradient(v_image, y0, x0):
 
 @nb.njit(cache=True, nogil=True)
 def _tile_gradients(
-    packed, conics, opacities, colors, ids, rows, start, count, y0, x0, owner, first_sum, sums,
-    light, behind, stops, row_stops, v_image, absgrad,
+    packed, conics, opacities, colors, ids, rows, count, y0, x0, owner, sums,
+    state, row_stops, centers, scratch, color_sums, v_rows, v_image, absgrad,
 ):  # fmt: skip
-    """Add one tile's share to the span's sums."""
-    channels, image_width = colors.shape[1], v_image.shape[1]
+    """Add one tile's share to the span's sums [rows, 8 + D]; `owner` [N] tells which row is whose."""
+    channels = colors.shape[1]
     by_rows = channels <= MAX_ROW_CHANNELS
-    v_rows = _rows_of_gradient(v_image, y0, x0) if by_rows else aligned(0, colors.dtype)
-    color_sums = aligned(channels * TILE if by_rows else channels, colors.dtype)
-    row_weights, row_dots = aligned(TILE, colors.dtype), aligned(TILE, colors.dtype)
-    flat_v, flat_colors = v_image.reshape(-1), colors.reshape(-1)
-    zero = fill(colors.dtype.type(0.0))
-    centers = load(lane_centers(x0, colors.dtype), 0)
+    state_at, scratch_at, sums_at, v_rows_at = address(state), address(scratch), address(sums), address(v_rows)
+    color_sums_at, colors_at, v_at = address(color_sums), address(colors), address(v_image)
+    xs = load(centers, 0)
+    zero = xs * 0.0
     for place in range(count - 1, -1, -1):
-        g = ids[start + place]
-        dx = centers - packed[g, 0]
+        g = ids[place]
+        a, b, c = conics[g, 0], conics[g, 1], conics[g, 2]
+        dx = xs - packed[g, 0]
         from_x, slope = dx * dx * packed[g, 2], dx * packed[g, 3]
-        top, c, opacity_log = y0 + 0.5 - packed[g, 1], packed[g, 4], packed[g, 5]
-        a_dx, b_dx = dx * conics[g, 0], dx * conics[g, 1]
+        top, from_y, opacity_log = y0 + 0.5 - packed[g, 1], packed[g, 4], packed[g, 5]
         sum_0, sum_y, sum_yy, abs_x, abs_y = zero, zero, zero, zero, zero
         touched = False
-        for row in range(rows[start + place] & 15, (rows[start + place] >> 4) + 1):
+        for row in range(rows[place] & 15, (rows[place] >> 4) + 1):
             if place >= row_stops[row]:
                 continue
             at = row * TILE
             dy = top + row
-            falloff = from_x + (slope * dy + c * dy * dy)
+            falloff = from_x + (slope * dy + from_y * dy * dy)
             full = exp2(opacity_log - falloff)
             alpha = minimum(full, ALPHA_MAX)
-            drawn = (falloff >= 0.0) & (alpha >= ALPHA_MIN) & (load(stops, at) > place)
+            drawn = (falloff >= 0.0) & (alpha >= ALPHA_MIN) & (load(state_at, 2 * PIXELS + at) > place)
             bits = lane_bits(drawn)
             if bits == 0:
                 continue
             if not touched:
                 touched = True
-                color_sums[:] = 0.0
+                for k in range(0, channels * TILE if by_rows else channels, TILE):
+                    store(color_sums_at, k, zero)
             gain = 1.0 / (1.0 - alpha)
-            before = load(light, at) * gain
-            weights = where(drawn, before * alpha, 0.0)
+            after, behind = load(state_at, at), load(state_at, PIXELS + at)
+            before = after * gain
+            weight = where(drawn, before * alpha, 0.0)
             if by_rows:
-                dots = zero
-                for k in range(channels):
-                    v = load(v_rows, k * PIXELS + at)
-                    dots = dots + v * colors[g, k]
-                    store(color_sums, k * TILE, load(color_sums, k * TILE) + v * weights)
+                dots = _channel_rows(v_rows_at, at, colors_at, g * channels, weight, color_sums_at, channels)
             else:
-                store(row_weights, 0, weights)
-                store(row_dots, 0, zero)
-                first_pixel = (y0 + row) * image_width + x0
-                _dots_by_pixel(
-                    bits, flat_v, first_pixel, flat_colors, g, channels, row_weights, row_dots, color_sums
-                )
-                dots = load(row_dots, 0)
-            rest = load(behind, at)
-            v_falloff = where(drawn & (full <= ALPHA_MAX), full * (rest * gain - before * dots), 0.0)
-            store(light, at, where(drawn, before, load(light, at)))
-            store(behind, at, rest + weights * dots)
-            sum_0 = sum_0 + v_falloff
+                store(scratch_at, 0, weight)
+                store(scratch_at, TILE, zero)
+                pixel = (y0 + row) * v_image.shape[1] + x0
+                _channel_pixels(bits, v_at, pixel, colors_at, g * channels, scratch_at, color_sums_at, channels)
+                dots = load(scratch_at, TILE)
+            store(state_at, at, where(drawn, before, after))
+            store(state_at, PIXELS + at, behind + weight * dots)
+            v_falloff = where(drawn & (full <= ALPHA_MAX), full * (behind * gain - before * dots), 0.0)
             along_y = v_falloff * dy
-            sum_y = sum_y + along_y
-            sum_yy = sum_yy + along_y * dy
+            sum_0, sum_y, sum_yy = sum_0 + v_falloff, sum_y + along_y, sum_yy + along_y * dy
             if absgrad:
-                abs_x = abs_x + absolute(v_falloff * (a_dx + conics[g, 1] * dy))
-                abs_y = abs_y + absolute(v_falloff * (b_dx + conics[g, 2] * dy))
+                abs_x = abs_x + absolute(v_falloff * (dx * a + b * dy))
+                abs_y = abs_y + absolute(v_falloff * (dx * b + c * dy))
         if touched:
-            out = sums[first_sum + owner[g]]
-            along_x = sum_0 * dx
-            x_total, y_total = total(along_x), total(sum_y)
-            out[0] -= conics[g, 0] * x_total + conics[g, 1] * y_total
-            out[1] -= conics[g, 1] * x_total + conics[g, 2] * y_total
-            out[2] += 0.5 * total(along_x * dx)
-            out[3] += total(sum_y * dx)
-            out[4] += 0.5 * total(sum_yy)
-            out[5] -= total(sum_0) / opacities[g]
-            if absgrad:
-                out[6] += total(abs_x)
-                out[7] += total(abs_y)
-            if by_rows:
-                for k in range(channels):
-                    out[GEOMETRY + k] += total(load(color_sums, k * TILE))
-            else:
-                add_scaled(out, GEOMETRY, color_sums, 0, colors.dtype.type(1.0), channels)
+            out = owner[g] * (GEOMETRY + channels)
+            _add_geometry(sums_at, out, dx, sum_0, sum_y, sum_yy, abs_x, abs_y, a, b, c, opacities[g], absgrad)
+            _add_colors(sums_at, out + GEOMETRY, color_sums_at, channels)
 
 
 @nb.njit(forceinline=True)
-def _dots_by_pixel(bits, v_image, first_pixel, colors, g, channels, weights, dots, color_sums):
-    """Many channels: per drawn pixel of a row, the scalar product with the colour, and the colour's gradient."""
+def _channel_rows(v_rows, at, colors, color, weight, color_sums, channels):
+    """Few channels: scalar products of colour and gradient for a row of pixels; adds to the colour's gradient."""
+    dots = weight * 0.0
+    for k in range(channels):
+        v = load(v_rows, k * PIXELS + at)
+        dots = dots + v * colors[color + k]
+        store(color_sums, k * TILE, load(color_sums, k * TILE) + v * weight)
+    return dots
+
+
+@nb.njit(forceinline=True)
+def _channel_pixels(bits, v_image, first_pixel, colors, color, scratch, color_sums, channels):
+    """Many channels: the same, pixel by pixel. `scratch` holds 16 weights and takes 16 scalar products."""
     whole = channels - channels % TILE
     while bits != 0:
         lane = lowest_lane(bits)
         bits &= bits - np.uint32(1)
         pixel = (first_pixel + lane) * channels
-        weight = weights[lane]
+        weight = scratch[lane]
         products = fill(weight) * 0.0
         for k in range(0, whole, TILE):
             v = load(v_image, pixel + k)
-            products = products + v * load(colors, g * channels + k)
+            products = products + v * load(colors, color + k)
             store(color_sums, k, load(color_sums, k) + v * weight)
         dot = total(products)
         for k in range(whole, channels):
-            dot += v_image[pixel + k] * colors[g * channels + k]
+            dot += v_image[pixel + k] * colors[color + k]
             color_sums[k] += v_image[pixel + k] * weight
-        dots[lane] = dot
+        scratch[TILE + lane] = dot
+
+
+@nb.njit(forceinline=True)
+def _add_geometry(sums, out, dx, sum_0, sum_y, sum_yy, abs_x, abs_y, a, b, c, opacity, absgrad):
+    """Turn the moments of the falloff's gradient over a tile into gradients by position, conic and opacity.
+
+    dx is the same in every row, so the moments in x are taken here, once.
+    """
+    sum_x = sum_0 * dx
+    x, y = total(sum_x), total(sum_y)
+    sums[out] -= a * x + b * y
+    sums[out + 1] -= b * x + c * y
+    sums[out + 2] += 0.5 * total(sum_x * dx)
+    sums[out + 3] += total(sum_y * dx)
+    sums[out + 4] += 0.5 * total(sum_yy)
+    sums[out + 5] -= total(sum_0) / opacity
+    if absgrad:
+        sums[out + 6] += total(abs_x)
+        sums[out + 7] += total(abs_y)
+
+
+@nb.njit(forceinline=True)
+def _add_colors(sums, out, color_sums, channels):
+    """Add a splat's colour gradient, which is still spread over 16 lanes if the channels are few."""
+    if channels <= MAX_ROW_CHANNELS:
+        for k in range(channels):
+            sums[out + k] += total(load(color_sums, k * TILE))
+    else:
+        add_scaled(sums, out, color_sums, 0, 1.0, channels)
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
-def _add_spans(owners, sums, channels):
+def _add_spans(owners, starts, sums, channels):
     """Add each Gaussian's rows of all spans, in order: geometry [N, 8] and colours [N, D]."""
-    owner, starts = owners
-    spans, gaussians = owner.shape
+    spans, gaussians = owners.shape
     geometry = np.zeros((gaussians, GEOMETRY), sums.dtype)
     colors = np.zeros((gaussians, channels), sums.dtype)
     for g in nb.prange(gaussians):
         for span in range(spans):
-            if owner[span, g] >= 0:
-                row = sums[starts[span] + owner[span, g]]
+            if owners[span, g] >= 0:
+                row = starts[span] + owners[span, g]
                 for k in range(GEOMETRY):
-                    geometry[g, k] += row[k]
-                add_scaled(colors.reshape(-1), g * channels, row, GEOMETRY, sums.dtype.type(1.0), channels)
+                    geometry[g, k] += sums[row, k]
+                for k in range(channels):
+                    colors[g, k] += sums[row, GEOMETRY + k]
     return geometry, colors

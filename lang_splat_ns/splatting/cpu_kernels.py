@@ -13,8 +13,8 @@ import numba as nb
 import numpy as np
 
 from lang_splat_ns.splatting.simd import (
+    address,
     exp2,
-    fill,
     lane_bits,
     load,
     lowest_lane,
@@ -33,7 +33,7 @@ T_MIN = 1e-4
 PIXELS = TILE * TILE
 LOG2_E = 1.0 / math.log(2.0)
 
-MAX_ROW_CHANNELS = 16
+MAX_ROW_CHANNELS = 32
 """Up to here channels are blended a row of pixels at a time, beyond it a pixel at a time, 16 channels at once.
 
 The second way has no idle lanes where a splat covers only part of a row, but costs more per pixel.
@@ -68,32 +68,58 @@ def composite_forward(packed, colors, background, ids, rows, offsets, width, hei
         ids, rows, offsets: the tile lists.
 
     Returns:
-        Image [H, W, D], final transmittance [H, W], and for each pixel the position in its tile's list at which it
-        was finished (or the list's length), int32 [H, W].
+        Image [H, W, D]; final transmittance [H, W]; for each pixel the position in its tile's list at which it was
+        finished, or the list's length, int32 [H, W]; and the largest of these in each tile, int64 [tiles].
     """
-    channels = colors.shape[1]
+    channels, tiles = colors.shape[1], offsets.size - 1
     image = np.empty((height, width, channels), colors.dtype)
     final_t = np.empty((height, width), colors.dtype)
     stop = np.empty((height, width), np.int32)
+    reached = np.zeros(tiles, np.int64)
+    step = _stride(tiles)
+    for i in nb.prange(tiles):
+        # Each thread gets a run of i. Striding through the image gives every run its share of sky and of foliage.
+        tile = i * step % tiles
+        reached[tile] = _draw_tile(tile, packed, colors, background, ids, rows, offsets, image, final_t, stop)
+    return image, final_t, stop, reached
+
+
+@nb.njit(cache=True, nogil=True)
+def _stride(count):
+    """A number that has no divisor in common with count, near its golden section: i * stride visits everything."""
+    stride = max(1, int(0.618 * count))
+    while math.gcd(stride, count) > 1:
+        stride += 1
+    return stride
+
+
+@nb.njit(cache=True, nogil=True)
+def _draw_tile(tile, packed, colors, background, ids, rows, offsets, image, final_t, stop):
+    """Blend one tile and write it out; returns how far into its list any pixel came."""
+    height, width, channels = image.shape
     tiles_x = (width + TILE - 1) // TILE
-    for tile in nb.prange(offsets.size - 1):
-        y0, x0 = tile // tiles_x * TILE, tile % tiles_x * TILE
-        count = offsets[tile + 1] - offsets[tile]
-        light = start_light(y0, x0, width, height, colors.dtype)
-        stops = np.full(PIXELS, count, np.int32)
-        if channels <= MAX_ROW_CHANNELS:
-            blended = _blend_rows(packed, colors, ids, rows, offsets[tile], count, y0, x0, light, stops)
-        else:
-            blended = _blend_pixels(packed, colors, ids, rows, offsets[tile], count, y0, x0, light, stops)
-        for y in range(y0, min(y0 + TILE, height)):
-            for x in range(x0, min(x0 + TILE, width)):
-                p = (y - y0) * TILE + x - x0
-                remaining = abs(light[p])
-                final_t[y, x], stop[y, x] = remaining, stops[p]
-                for k in range(channels):
-                    value = blended[k, p] if channels <= MAX_ROW_CHANNELS else blended[p, k]
-                    image[y, x, k] = value + remaining * background[k]
-    return image, final_t, stop
+    y0, x0 = tile // tiles_x * TILE, tile % tiles_x * TILE
+    start, count = offsets[tile], offsets[tile + 1] - offsets[tile]
+    light, stops = start_light(y0, x0, width, height, colors.dtype), np.full(PIXELS, count, np.int32)
+    centers, weights, blended = (
+        lane_centers(x0, colors.dtype),
+        aligned(TILE, colors.dtype),
+        zeros(PIXELS * channels, colors.dtype),
+    )
+    open_rows = np.array([0, min(TILE, height - y0) - 1])
+    by_rows = channels <= MAX_ROW_CHANNELS
+    _blend(packed, colors, ids[start:], rows[start:], count, y0, light, stops, open_rows, centers, weights, blended)
+    reached = 0
+    for y in range(y0, min(y0 + TILE, height)):
+        for x in range(x0, min(x0 + TILE, width)):
+            p = (y - y0) * TILE + x - x0
+            remaining = abs(light[p])
+            final_t[y, x], stop[y, x] = remaining, stops[p]
+            reached = max(reached, stops[p])
+            for k in range(channels):
+                value = blended[k * PIXELS + p] if by_rows else blended[p * channels + k]
+                image[y, x, k] = value + remaining * background[k]
+    return reached
 
 
 @nb.njit(cache=True, nogil=True)
@@ -126,118 +152,104 @@ def lane_centers(x0, dtype):
     return centers
 
 
-@nb.njit(forceinline=True)
-def _pass_light(light, stops, alive, place, row, falloff, opacity_log):
-    """Send the light of one row of pixels through one splat.
-
-    Returns the weights alpha * T of the splat in the row's pixels, and the lanes in which it is drawn.
-    """
-    alpha = minimum(exp2(opacity_log - falloff), ALPHA_MAX)
-    before = load(light, row * TILE)
-    after = before - before * alpha
-    seen = (falloff >= 0.0) & (alpha >= ALPHA_MIN)
-    drawn = seen & (after > T_MIN)
-    finished = lane_bits(seen & (before > 0.0) & (after <= T_MIN))
-    bits = lane_bits(drawn)
-    if bits != 0:
-        store(light, row * TILE, where(drawn, after, before))
-    if finished != 0:
-        _finish(light, stops, alive, place, row, finished)
-    return where(drawn, before * alpha, 0.0), bits
+@nb.njit(cache=True, nogil=True)
+def zeros(size, dtype):
+    """Like `aligned`, filled with zeros."""
+    memory = aligned(size, dtype)
+    memory[:] = 0.0
+    return memory
 
 
 @nb.njit(cache=True, nogil=True)
-def _finish(light, stops, alive, place, row, lanes):
+def _blend(packed, colors, ids, rows, count, y0, light, stops, open_rows, centers, weights, blended):
+    """Send the light of one tile through its splats.
+
+    Args:
+        light, stops: transmittance and list position of the end, per pixel; updated. [256]
+        open_rows: first and last row with an unfinished pixel; updated.
+        centers: x of the pixel middles. [16]
+        weights: memory for one row. [16]
+        blended: sums of colour times weight, [D, 256] for few channels, [256, D] for many; updated. [D * 256]
+    """
+    channels = colors.shape[1]
+    by_rows = channels <= MAX_ROW_CHANNELS
+    light_at, stops_at, open_at = address(light), address(stops), address(open_rows)
+    weights_at, blended_at, colors_at = address(weights), address(blended), address(colors)
+    xs = load(centers, 0)
+    for place in range(count):
+        g = ids[place]
+        dx = xs - packed[g, 0]
+        from_x, slope = dx * dx * packed[g, 2], dx * packed[g, 3]
+        top, c, opacity_log = y0 + 0.5 - packed[g, 1], packed[g, 4], packed[g, 5]
+        for row in range(max(rows[place] & 15, open_rows[0]), min(rows[place] >> 4, open_rows[1]) + 1):
+            dy = top + row
+            falloff = from_x + (slope * dy + c * dy * dy)
+            alpha = minimum(exp2(opacity_log - falloff), ALPHA_MAX)
+            before = load(light_at, row * TILE)
+            weight = before * alpha
+            after = before - weight
+            # A finished pixel has negative light, so it fails the second test.
+            seen = (falloff >= 0.0) & (alpha >= ALPHA_MIN) & (before > 0.0)
+            drawn = seen & (after > T_MIN)
+            bits = lane_bits(drawn)
+            finished = lane_bits(seen) - bits
+            if finished != 0:
+                _finish(light_at, stops_at, open_at, place, row, finished)
+                before = load(light_at, row * TILE)
+            if bits != 0:
+                store(light_at, row * TILE, where(drawn, after, before))
+                weight = where(drawn, weight, 0.0)
+                if by_rows:
+                    _add_row(blended_at, row * TILE, weight, colors_at, g * channels, channels)
+                else:
+                    store(weights_at, 0, weight)
+                    _add_pixels(blended_at, row * TILE, bits, weights_at, colors_at, g * channels, channels)
+        if open_rows[0] > open_rows[1]:
+            break
+
+
+@nb.njit(forceinline=True)
+def _add_row(blended, first_pixel, weight, colors, color, channels):
+    """Few channels: add a splat to a row of pixels, channel by channel."""
+    for k in range(channels):
+        at = k * PIXELS + first_pixel
+        store(blended, at, load(blended, at) + weight * colors[color + k])
+
+
+@nb.njit(forceinline=True)
+def _add_pixels(blended, first_pixel, bits, weights, colors, color, channels):
+    """Many channels: add a splat to the drawn pixels of a row, pixel by pixel."""
+    while bits != 0:
+        lane = lowest_lane(bits)
+        bits &= bits - np.uint32(1)
+        add_scaled(blended, (first_pixel + lane) * channels, colors, color, weights[lane], channels)
+
+
+@nb.njit(forceinline=True)
+def add_scaled(target, target_start, source, source_start, factor, count):
+    """`target[target_start + k] += factor * source[source_start + k]` for k below count, all given by address."""
+    whole = count - count % TILE
+    for k in range(0, whole, TILE):
+        store(target, target_start + k, load(target, target_start + k) + load(source, source_start + k) * factor)
+    for k in range(whole, count):
+        target[target_start + k] += factor * source[source_start + k]
+
+
+@nb.njit(cache=True, nogil=True)
+def _finish(light, stops, open_rows, place, row, lanes):
     """Close pixels of a row for all further splats, and narrow the range of rows that still have open ones."""
     while lanes != 0:
         p = row * TILE + lowest_lane(lanes)
         lanes &= lanes - np.uint32(1)
         light[p] = -light[p]
         stops[p] = place
-    while alive[0] <= alive[1] and _is_dark(light, alive[0]):
-        alive[0] += 1
-    while alive[0] <= alive[1] and _is_dark(light, alive[1]):
-        alive[1] -= 1
-
-
-@nb.njit(cache=True, nogil=True)
-def _is_dark(light, row):
-    return lane_bits(load(light, row * TILE) > 0.0) == 0
-
-
-@nb.njit(cache=True, nogil=True)
-def _first_alive(light):
-    """First and last row of a tile that lie in the image."""
-    alive = np.array([0, TILE - 1])
-    while alive[1] > 0 and _is_dark(light, alive[1]):
-        alive[1] -= 1
-    return alive
-
-
-@nb.njit(cache=True, nogil=True)
-def _blend_rows(packed, colors, ids, rows, start, count, y0, x0, light, stops):
-    """Few channels: add `colour * weights` to each channel's rows. Returns [D, 256]."""
-    channels = colors.shape[1]
-    blended = aligned(channels * PIXELS, colors.dtype)
-    blended[:] = 0.0
-    centers = load(lane_centers(x0, colors.dtype), 0)
-    alive = _first_alive(light)
-    for place in range(count):
-        g = ids[start + place]
-        first, last = max(rows[start + place] & 15, alive[0]), min(rows[start + place] >> 4, alive[1])
-        dx = centers - packed[g, 0]
-        from_x, slope = dx * dx * packed[g, 2], dx * packed[g, 3]
-        top, c, opacity_log = y0 + 0.5 - packed[g, 1], packed[g, 4], packed[g, 5]
-        for row in range(first, last + 1):
-            dy = top + row
-            falloff = from_x + (slope * dy + c * dy * dy)
-            weights, bits = _pass_light(light, stops, alive, place, row, falloff, opacity_log)
-            if bits != 0:
-                for k in range(channels):
-                    at = k * PIXELS + row * TILE
-                    store(blended, at, load(blended, at) + weights * colors[g, k])
-        if alive[0] > alive[1]:
-            break
-    return blended.reshape(channels, PIXELS)
-
-
-@nb.njit(cache=True, nogil=True)
-def _blend_pixels(packed, colors, ids, rows, start, count, y0, x0, light, stops):
-    """Many channels: add `weight * colours` to each drawn pixel. Returns [256, D]."""
-    channels = colors.shape[1]
-    flat_colors = colors.reshape(-1)
-    blended = aligned(PIXELS * channels, colors.dtype)
-    blended[:] = 0.0
-    weight_of = aligned(TILE, colors.dtype)
-    centers = load(lane_centers(x0, colors.dtype), 0)
-    alive = _first_alive(light)
-    for place in range(count):
-        g = ids[start + place]
-        first, last = max(rows[start + place] & 15, alive[0]), min(rows[start + place] >> 4, alive[1])
-        dx = centers - packed[g, 0]
-        from_x, slope = dx * dx * packed[g, 2], dx * packed[g, 3]
-        top, c, opacity_log = y0 + 0.5 - packed[g, 1], packed[g, 4], packed[g, 5]
-        for row in range(first, last + 1):
-            dy = top + row
-            falloff = from_x + (slope * dy + c * dy * dy)
-            weights, bits = _pass_light(light, stops, alive, place, row, falloff, opacity_log)
-            store(weight_of, 0, weights)
-            while bits != 0:
-                lane = lowest_lane(bits)
-                bits &= bits - np.uint32(1)
-                to = (row * TILE + lane) * channels
-                add_scaled(blended, to, flat_colors, g * channels, weight_of[lane], channels)
-        if alive[0] > alive[1]:
-            break
-    return blended.reshape(PIXELS, channels)
+    while open_rows[0] <= open_rows[1] and _is_dark(light, open_rows[0]):
+        open_rows[0] += 1
+    while open_rows[0] <= open_rows[1] and _is_dark(light, open_rows[1]):
+        open_rows[1] -= 1
 
 
 @nb.njit(forceinline=True)
-def add_scaled(target, target_start, source, source_start, factor, count):
-    """`target[target_start + k] += factor * source[source_start + k]` for k below count."""
-    whole = count - count % TILE
-    factors = fill(factor)
-    for k in range(0, whole, TILE):
-        store(target, target_start + k, load(target, target_start + k) + factors * load(source, source_start + k))
-    for k in range(whole, count):
-        target[target_start + k] += factor * source[source_start + k]
+def _is_dark(light, row):
+    """Whether all pixels of a row are finished."""
+    return lane_bits(load(light, row * TILE) > 0.0) == 0

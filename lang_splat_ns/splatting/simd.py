@@ -73,10 +73,10 @@ def _as_row(context: Any, builder: Any, value: Any, numba_type: Any, row: RowTyp
 
 
 def _common_row(*operands: Any) -> RowType | None:
-    """The row type of an expression, or None if no operand is a row or one is neither row nor number."""
+    """The row type of an expression; None without a row, with rows of two precisions, or with another type."""
     rows = [operand for operand in operands if isinstance(operand, RowType)]
     others = [operand for operand in operands if not isinstance(operand, (RowType, types.Number))]
-    return rows[0] if rows and not others else None
+    return rows[0] if rows and not others and all(row == rows[0] for row in rows) else None
 
 
 def _binary(emit: Any, result_is_mask: bool = False) -> Any:
@@ -196,9 +196,24 @@ def _suffix(vector: Any) -> str:
     return f"v{LANES}f{64 if vector.element == ir.DoubleType() else 32}"
 
 
+@intrinsic
+def address(typingctx, array):
+    """Where an array's data begins, indexed like the flat array, without a share in its ownership.
+
+    Passing an array to a function counts references with atomic operations, which cost more than a row of pixels
+    does. An address costs nothing, but the array must outlive it: take it of a function's argument, never of a local.
+    """
+
+    def codegen(context, builder, signature, args):
+        return context.make_array(array)(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), codegen
+
+
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, start: Any, start_type: Any) -> Any:
-    """Where the row begins in a flat contiguous array, as a pointer to a vector."""
-    data = context.make_array(array_type)(context, builder, array).data
+    """Where the row begins in a flat contiguous array or behind an address, as a pointer to a vector."""
+    is_address = isinstance(array_type, types.CPointer)
+    data = array if is_address else context.make_array(array_type)(context, builder, array).data
     index = context.cast(builder, start, start_type, types.intp)
     vector = ir.VectorType(context.get_value_type(array_type.dtype), LANES)
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())

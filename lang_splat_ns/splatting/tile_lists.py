@@ -47,16 +47,18 @@ def build_tile_lists(
     """
     order = _depth_order(depths, radii)
     tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
-    # Each band of tile columns scans all splats, so more bands than threads would be wasted work.
+    first_columns, column_counts = _tile_columns(means2d, opacities, radii, order, tiles_x)
+    starts = np.zeros(order.size + 1, np.int64)
+    np.cumsum(column_counts, out=starts[1:])
+    spans = _row_spans(means2d, conics, opacities, radii, order, tiles_y, first_columns, starts)
+    # Each band of tile columns visits all splats, so more bands than threads would be wasted work.
     bands = max(1, min(tiles_x, nb.get_num_threads()))
-    counts = np.zeros(tiles_x * tiles_y, np.int64)
-    no_ids, no_rows = np.empty(0, np.int32), np.empty(0, np.uint8)
-    _scan(means2d, conics, opacities, radii, order, tiles_x, tiles_y, bands, False, counts, no_ids, no_rows)
-    offsets = np.zeros(counts.size + 1, np.int64)
-    np.cumsum(counts, out=offsets[1:])
+    offsets = np.zeros(tiles_x * tiles_y + 1, np.int64)
+    nothing = np.empty(0, np.int32), np.empty(0, np.uint8)
+    _scan(order, first_columns, starts, spans, tiles_x, bands, False, offsets[1:], *nothing)
+    np.cumsum(offsets, out=offsets)
     ids, rows = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.uint8)
-    cursor = offsets[:-1].copy()
-    _scan(means2d, conics, opacities, radii, order, tiles_x, tiles_y, bands, True, cursor, ids, rows)
+    _scan(order, first_columns, starts, spans, tiles_x, bands, True, offsets[:-1].copy(), ids, rows)
     return TileLists(ids, rows, offsets)
 
 
@@ -88,28 +90,63 @@ def _radix_sort(keys, order):
     return order
 
 
-@nb.njit(cache=True, nogil=True)
-def _rows_in_strip(a, b, c, reach, left, right):
-    """Span of dy over which `a dx^2 + 2 b dx dy + c dy^2 <= reach` has a solution with left <= dx <= right.
-
-    The upper border of the ellipse is concave in dx and the lower one convex, so each has its extreme at the tip,
-    or at the end of the strip that is nearer to the tip. Returns (1, 0) when the strip misses the ellipse.
-    """
-    det = a * c - b * b
-    half_width = math.sqrt(c * reach / det)
-    left, right = max(left, -half_width), min(right, half_width)
-    if left > right:
-        return 1.0, 0.0
-    tip = -b * math.sqrt(reach / (a * det))
-    x_top = min(max(tip, left), right)
-    x_bottom = min(max(-tip, left), right)
-    top = (-b * x_top + math.sqrt(max(c * reach - det * x_top * x_top, 0.0))) / c
-    bottom = (-b * x_bottom - math.sqrt(max(c * reach - det * x_bottom * x_bottom, 0.0))) / c
-    return bottom, top
+@nb.njit(cache=True, nogil=True, parallel=True)
+def _tile_columns(means2d, opacities, radii, order, tiles_x):
+    """The first tile column of each splat's box, and how many it has; [V] each, for the V splats in `order`."""
+    firsts, counts = np.empty(order.size, np.int32), np.empty(order.size, np.int64)
+    for i in nb.prange(order.size):
+        g = order[i]
+        first = max(math.floor((means2d[g, 0] - radii[g]) / TILE), 0)
+        end = min(math.ceil((means2d[g, 0] + radii[g]) / TILE), tiles_x)
+        # What never reaches the smallest alpha is in no tile at all.
+        firsts[i], counts[i] = first, max(end - first, 0) if opacities[g] >= ALPHA_MIN * 0.999 else 0
+    return firsts, counts
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
-def _scan(means2d, conics, opacities, radii, order, tiles_x, tiles_y, bands, fill, cursor, ids, rows):
+def _row_spans(means2d, conics, opacities, radii, order, tiles_y, first_columns, starts):
+    """First and last row of pixels that each splat can reach in each of its tile columns, first > last = none.
+
+    In a column the ellipse's upper border is concave and the lower one convex, so each has its extreme at the
+    ellipse's tip, or at the end of the column that is nearer to the tip.
+
+    Returns:
+        [C, 2] for the C pairs of splat and column; those of splat i are `starts[i]:starts[i + 1]`.
+    """
+    spans = np.empty((starts[-1], 2), np.int32)
+    for i in nb.prange(order.size):
+        g = order[i]
+        if starts[i] == starts[i + 1]:
+            continue
+        x, y, radius = float(means2d[g, 0]), float(means2d[g, 1]), float(radii[g])
+        # The box is cut in the input's precision, as gsplat does it; the rest in float64.
+        top = max(math.floor((means2d[g, 1] - radii[g]) / TILE), 0) * TILE
+        bottom = min(math.ceil((means2d[g, 1] + radii[g]) / TILE), tiles_y) * TILE - 1
+        a, b, c = float(conics[g, 0]), float(conics[g, 1]), float(conics[g, 2])
+        # A margin, since rounding must never drop a pixel that the compositing would draw. Single precision loses
+        # most where a long thin splat runs diagonally and large terms cancel.
+        reach = 2.0 * math.log(255.0 * opacities[g]) + 0.02 + 5e-7 * (a + c) * radius * radius
+        det = a * c - b * b
+        if not (det > 0.0 and a > 0.0 and reach > 0.0):
+            spans[starts[i] : starts[i + 1], 0], spans[starts[i] : starts[i + 1], 1] = top, bottom
+            continue
+        half_width, tip, inverse = math.sqrt(c * reach / det), -b * math.sqrt(reach / (a * det)), 1.0 / c
+        for j in range(starts[i], starts[i + 1]):
+            edge = TILE * (first_columns[i] + j - starts[i]) + 0.5 - x
+            left, right = max(edge, -half_width), min(edge + (TILE - 1), half_width)
+            if left > right:
+                spans[j, 0], spans[j, 1] = 1, 0
+                continue
+            at_bottom, at_top = min(max(tip, left), right), min(max(-tip, left), right)
+            high = (math.sqrt(max(c * reach - det * at_bottom * at_bottom, 0.0)) - b * at_bottom) * inverse
+            low = (-math.sqrt(max(c * reach - det * at_top * at_top, 0.0)) - b * at_top) * inverse
+            spans[j, 0] = max(math.ceil(max(y + low - 0.5, -1.0)), top)
+            spans[j, 1] = min(math.floor(min(y + high - 0.5, 1e6)), bottom)
+    return spans
+
+
+@nb.njit(cache=True, nogil=True, parallel=True)
+def _scan(order, first_columns, starts, spans, tiles_x, bands, fill, cursor, ids, rows):
     """Count the entries of each tile in `cursor`, or (fill) write them from `cursor` on.
 
     Bands of tile columns are independent: a tile belongs to one band, and each band visits the splats in order.
@@ -117,35 +154,18 @@ def _scan(means2d, conics, opacities, radii, order, tiles_x, tiles_y, bands, fil
     for band in nb.prange(bands):
         band_start, band_end = band * tiles_x // bands, (band + 1) * tiles_x // bands
         for i in range(order.size):
-            g = order[i]
-            radius = radii[g]
-            x, y = means2d[g, 0], means2d[g, 1]
-            first_x = max(math.floor((x - radius) / TILE), band_start)
-            end_x = min(math.ceil((x + radius) / TILE), band_end)
-            if first_x >= end_x or opacities[g] < ALPHA_MIN * 0.999:
-                continue
-            first_y = max(math.floor((y - radius) / TILE), 0)
-            end_y = min(math.ceil((y + radius) / TILE), tiles_y)
-            # Float64 and a margin: rounding must never drop a pixel that the compositing would have drawn. Single
-            # precision loses most where a long thin splat runs diagonally and large terms cancel.
-            a, b, c = float(conics[g, 0]), float(conics[g, 1]), float(conics[g, 2])
-            reach = 2.0 * math.log(255.0 * opacities[g]) + 0.02 + 5e-7 * (a + c) * float(radius) * float(radius)
-            if not a * c - b * b > 0.0:
-                a, b, c = 0.0, 0.0, 0.0
-            for tx in range(first_x, end_x):
-                low, high = -1e9, 1e9
-                if a > 0.0:
-                    left = TILE * tx + 0.5 - x
-                    low, high = _rows_in_strip(a, b, c, max(reach, 0.01), left, left + (TILE - 1))
-                first_row = max(int(math.ceil(max(y + low - 0.5, -1.0))), first_y * TILE)
-                last_row = min(int(math.floor(min(y + high - 0.5, 1e6))), end_y * TILE - 1)
+            first = first_columns[i]
+            end = min(first + starts[i + 1] - starts[i], band_end)
+            for tx in range(max(first, band_start), end):
+                span = starts[i] + tx - first
+                first_row, last_row = spans[span, 0], spans[span, 1]
                 if first_row > last_row:
                     continue
                 for ty in range(first_row // TILE, last_row // TILE + 1):
                     tile = ty * tiles_x + tx
                     if fill:
                         slot = cursor[tile]
-                        ids[slot] = g
+                        ids[slot] = order[i]
                         top, bottom = max(first_row - ty * TILE, 0), min(last_row - ty * TILE, TILE - 1)
                         rows[slot] = np.uint8(top | (bottom << 4))
                     cursor[tile] += 1
