@@ -1,0 +1,77 @@
+"""A query's answer as files: overlays, masks, and the JSON that scripts read."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lang_splat_ns.errors import UserError
+from lang_splat_ns.files import write_atomically, write_text
+from lang_splat_ns.language.field import Query, RelevancyMaps
+from lang_splat_ns.language.relevancy import mask_of_smoothed, resolve_threshold, smooth
+from lang_splat_ns.language.text import refused_texts
+from lang_splat_ns.plugin.prompts import composite
+from lang_splat_ns.plugin.runs import Run, frame_camera
+
+
+def answer_query(run: Run, query: Query, frame: str | None, out: Path) -> dict[str, Any]:
+    """Ask a run, write `<i>_overlay.png`, `<i>_mask.png` and `query.json` to `out`, and return the JSON's content.
+
+    Files are numbered, never named by prompts.
+
+    Raises:
+        UserError: a prompt means nothing to the encoder, or the photo or level does not exist.
+    """
+    field = run.pipeline.model.language_field()
+    refused = refused_texts(field.encoder, [*query.positives, *query.negatives])
+    if refused:
+        raise UserError("; ".join(refused.values()))
+    name, camera = frame_camera(run, frame)
+    start = time.perf_counter()
+    with torch.no_grad():
+        maps = field.relevancy(camera, query)
+    seconds = time.perf_counter() - start
+    with run.pipeline.model.prompts.silenced():
+        rgb = run.pipeline.model.get_outputs_for_camera(camera)["rgb"]
+    content = {
+        "prompts": [_write_prompt(out, index, query, maps, rgb) for index in range(len(query.positives))],
+        "negatives": list(query.negatives or field.encoder.negatives),
+        "frame": name,
+        "encoder": field.encoder.encoder_id,
+        "method": run.config.method_name,
+        "seconds": round(seconds, 4),
+    }
+    write_text(out / "query.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return content
+
+
+def _write_prompt(out: Path, index: int, query: Query, maps: RelevancyMaps, rgb: Tensor) -> dict[str, Any]:
+    raw = maps.best()[index]
+    smoothed = smooth(raw[None])[0]
+    threshold = resolve_threshold(float(smoothed.max()), query.threshold)
+    mask = mask_of_smoothed(smoothed, query.threshold).cpu().numpy()
+    row, column = np.unravel_index(int(smoothed.argmax()), smoothed.shape)
+    _write_image(out / f"{index}_mask.png", mask.astype(np.uint8) * 255)
+    _write_image(out / f"{index}_overlay.png", (composite(rgb, raw).clamp(0, 1) * 255).byte().cpu().numpy())
+    return {
+        "text": query.positives[index],
+        "level": maps.levels[maps.chosen[index]] if maps.scales is None else f"scale {maps.scales[index]:.3f}",
+        "score": float(raw.max()),
+        "threshold": threshold,
+        "area": float(mask.mean()),
+        "peak": [int(column), int(row)],
+        "mask": f"{index}_mask.png",
+        "overlay": f"{index}_overlay.png",
+    }
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    from PIL import Image
+
+    write_atomically(path, lambda file: Image.fromarray(image).save(file, format="PNG"))
