@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,9 @@ from torch import Tensor
 
 from lang_splat_ns.splatting.cpu_gradients import composite_backward
 from lang_splat_ns.splatting.cpu_kernels import composite_forward, pack_splats
+from lang_splat_ns.splatting.cpu_threads import ONE_AT_A_TIME
 from lang_splat_ns.splatting.projection import Projection
 from lang_splat_ns.splatting.tile_lists import TileLists, build_tile_lists
-
-_ONE_AT_A_TIME = threading.Lock()
-"""The viewer renders in a thread of its own while training goes on. Numba's simplest threading layer ends the whole
-process when two threads enter it, and with the others they would only take each other's cores."""
 
 
 def composite(
@@ -42,7 +38,7 @@ def composite(
     """
     if background is None:
         background = colors.new_zeros(colors.shape[1])
-    with _ONE_AT_A_TIME:
+    with ONE_AT_A_TIME:
         lists = build_tile_lists(
             _numpy(means2d[0]), _numpy(projection.conics), _numpy(opacities),
             projection.radii.numpy(), _numpy(projection.depths), width, height,
@@ -58,7 +54,7 @@ class _Composite(torch.autograd.Function):
     def forward(
         ctx: Any, means2d, conics, opacities, colors, background, radii, lists: TileLists, width, height, absgrad
     ) -> tuple[Tensor, Tensor]:
-        with _ONE_AT_A_TIME:
+        with ONE_AT_A_TIME:
             packed = pack_splats(_numpy(means2d[0]), _numpy(conics), _numpy(opacities), radii.numpy())
             image, *drawn = composite_forward(
                 packed, _numpy(colors), _numpy(background), lists.ids, lists.rows, lists.offsets, width, height
@@ -72,7 +68,7 @@ class _Composite(torch.autograd.Function):
     def backward(ctx: Any, v_image: Tensor, v_alpha: Tensor) -> tuple[Tensor | None, ...]:
         means2d, conics, opacities, colors, background = ctx.saved_tensors
         packed, lists, drawn, absgrad = ctx.rest
-        with _ONE_AT_A_TIME:
+        with ONE_AT_A_TIME:
             gradients = composite_backward(
                 packed, _numpy(conics), _numpy(opacities), _numpy(colors), _numpy(background), lists, drawn,
                 _numpy(v_image), _numpy(v_alpha[..., 0]), absgrad,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lang_splat_ns.splatting.cpu_compositing import composite
+from lang_splat_ns.splatting.cpu_projection import project_compiled
 from lang_splat_ns.splatting.projection import project
 from lang_splat_ns.splatting.spherical_harmonics import (
     spherical_harmonics,
@@ -84,7 +85,10 @@ def _rasterize_cpu(
     sh_degree, extra, background, near_plane, absgrad, antialiased,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:  # fmt: skip
     """Our backend: projection, then tile lists and compositing in compiled loops."""
-    projection = project(means, quats, scales, viewmat, K, width, height, near_plane)
+    # The compiled projection takes the camera as given; refining poses is rarer, and goes through torch.
+    moving_camera = torch.is_grad_enabled() and (viewmat.requires_grad or K.requires_grad)
+    projector = project if moving_camera else project_compiled
+    projection = projector(means, quats, scales, viewmat, K, width, height, near_plane)
     if sh_degree is not None:
         colors = _shade(spherical_harmonics(sh_degree, view_directions(means, viewmat), colors))
     if extra is not None:
@@ -94,6 +98,7 @@ def _rasterize_cpu(
     # The leading camera axis is gsplat's; its strategies put `.grad` and `.absgrad` of this very tensor to use.
     means2d = projection.means2d[None]
     image, alpha, lists = composite(means2d, projection, opacities, colors, background, width, height, absgrad)
+    tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
     info = {
         "camera_ids": None,
         "gaussian_ids": None,
@@ -102,13 +107,11 @@ def _rasterize_cpu(
         "depths": projection.depths[None],
         "conics": projection.conics[None],
         "opacities": opacities[None],
-        "tile_width": -(-width // TILE),
-        "tile_height": -(-height // TILE),
+        "tile_width": tiles_x,
+        "tile_height": tiles_y,
         "tile_size": TILE,
         "flatten_ids": torch.from_numpy(lists.ids),
-        "isect_offsets": torch.from_numpy(lists.offsets[:-1]).to(torch.int32).view(1, -(-height // TILE), -1)
-        if width and height
-        else torch.zeros(1, -(-height // TILE), -(-width // TILE), dtype=torch.int32),
+        "isect_offsets": torch.from_numpy(lists.offsets[:-1]).to(torch.int32).reshape(1, tiles_y, tiles_x),
         "width": width,
         "height": height,
         "n_cameras": 1,

@@ -4,6 +4,8 @@ Numba leaves it to LLVM to find the vector code in a scalar loop. LLVM gives up 
 whose arrays might overlap, which is all that compositing consists of. Here a `Row` is an LLVM vector of 16 floats:
 arithmetic works on all lanes, comparisons give a `Mask`. LLVM maps it to whatever the processor has: one AVX-512
 register, two of AVX, four of SSE or NEON. Only usable in `numba.njit` functions.
+
+Numba's cache looks at the file of a compiled function only. After an edit here, remove the `__pycache__` folders.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def spherical_harmonics(
     count = (degree + 1) ** 2
     if coeffs.ndim < 2 or coeffs.shape[-1] != 3 or coeffs.shape[-2] < count:
         raise ValueError(f"coeffs must be [..., K >= {count}, 3] for degree {degree}, got {list(coeffs.shape)}")
-    if dirs.shape != coeffs.shape[:-2] + (3,):
+    if dirs.shape != (*coeffs.shape[:-2], 3):
         raise ValueError(f"dirs must be {[*coeffs.shape[:-2], 3]} to go with coeffs, got {list(dirs.shape)}")
     basis = spherical_harmonics_basis(degree, dirs)  # [..., count]
     return torch.einsum("...k,...kc->...c", basis, coeffs[..., :count, :])
