@@ -22,11 +22,13 @@ ANCHORS = (
     "light blue", "indigo", "purple", "lavender", "magenta", "pink", "hot pink", "maroon", "salmon", "beige",
 )  # fmt: skip
 
-LIGHTNESS_WEIGHT = 0.45
+LIGHTNESS_WEIGHT = 0.55
 """Shading moves lightness far more than hue, so it counts less."""
+CHROMA_WEIGHT = 60.0
+"""Brings a* and b* over L* + 16 back to about the size of a* and b*."""
 BANDWIDTH = 16.0
 """Width of the soft histogram's bins in (weighted) CIELAB units."""
-GENERIC_COSINE = 0.62
+GENERIC_COSINE = 0.52
 """Cosine with a colour's own vector that a region must exceed to beat "object": settled on rendered shaded solids."""
 MIXED_EDGE_PIXELS = 64
 """Regions with at least this many inner pixels are read without their rim, where colours mix."""
@@ -41,7 +43,8 @@ class ColourWordsEncoder:
     """
 
     encoder_id = (
-        f"colour-words/2 anchors={len(ANCHORS)} lightness={LIGHTNESS_WEIGHT} width={BANDWIDTH} generic={GENERIC_COSINE}"
+        f"colour-words/3 anchors={len(ANCHORS)} lightness={LIGHTNESS_WEIGHT} chroma={CHROMA_WEIGHT} "
+        f"width={BANDWIDTH} generic={GENERIC_COSINE}"
     )
     dim = len(ANCHORS) + 1
     negatives = GENERIC_WORDS
@@ -137,12 +140,21 @@ def _anchor_labs() -> np.ndarray:
 
 def _membership(lab: np.ndarray) -> np.ndarray:
     """Share of each anchor in colours [P, 3]: float32 [P, A], rows sum to 1."""
-    weight = np.array([LIGHTNESS_WEIGHT, 1.0, 1.0], dtype=np.float32)
-    pixels, anchors = lab * weight, _anchor_labs() * weight
+    pixels, anchors = _shading_free(lab), _shading_free(_anchor_labs())
     squared = (pixels**2).sum(1)[:, None] + (anchors**2).sum(1)[None] - 2 * pixels @ anchors.T
     # Subtracting the nearest anchor's distance keeps colours that are far from every anchor from vanishing.
     nearness = np.exp(-(squared - squared.min(1, keepdims=True)) / (2 * BANDWIDTH**2))
     return nearness / nearness.sum(1, keepdims=True)
+
+
+def _shading_free(lab: np.ndarray) -> np.ndarray:
+    """Coordinates [P, 3] of CIELAB colours [P, 3] in which a surface hardly moves when its light dims.
+
+    All three of CIELAB's cube roots shrink by the same factor when linear light does, so a* and b* over L* + 16
+    stay exactly where they are; only lightness itself moves, and it is given little weight.
+    """
+    lightness = lab[:, :1]
+    return np.concatenate([LIGHTNESS_WEIGHT * lightness, CHROMA_WEIGHT * lab[:, 1:] / (lightness + 16.0)], axis=1)
 
 
 def _lift(units: np.ndarray) -> np.ndarray:
