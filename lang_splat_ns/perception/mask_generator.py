@@ -8,7 +8,7 @@ which costs four more image embeddings and finds smaller things).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class MaskSettings:
     stability: float = 0.85
     box_nms: float = 0.7
     min_area: int = 100
-    nms: MaskNmsSettings = MaskNmsSettings()
+    nms: MaskNmsSettings = field(default_factory=MaskNmsSettings)
 
     def describe(self) -> str:
         """All values in one line, for the segmenter's id."""
@@ -153,7 +153,7 @@ def stability_scores(logits: Tensor, offset: float = 1.0) -> Tensor:
 
 
 def box_nms(masks: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Indices of masks, bool [M, h, w] and none of them empty, that keep their box in greedy non-maximum suppression."""
+    """Indices that stay in greedy suppression by boxes; `masks` is bool [M, h, w] with no empty mask."""
     from torchvision.ops import masks_to_boxes, nms
 
     if not len(masks):

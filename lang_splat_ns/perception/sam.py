@@ -1,4 +1,4 @@
-"""SAM and MobileSAM as segmenters. The network is built when the first photo comes, the weights are looked up before."""
+"""SAM and MobileSAM as segmenters. Weights are looked up at once, the network is built for the first photo."""
 
 from __future__ import annotations
 

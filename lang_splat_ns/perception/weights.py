@@ -118,9 +118,7 @@ def find(name: str, explicit: Path | None = None) -> Path:
             the way without.
     """
     if explicit is not None:
-        if Path(explicit).is_file():
-            return Path(explicit)
-        raise UserError(f"there is no weights file {explicit}")
+        return existing(explicit)
     entry = published(name)
     folders = search_folders()
     for folder in folders:
@@ -132,6 +130,17 @@ def find(name: str, explicit: Path | None = None) -> Path:
     )
 
 
+def existing(path: Path) -> Path:
+    """The user's own weights file, if it is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"there is no weights file {path}")
+    return Path(path)
+
+
 def published(name: str) -> Published:
     """The registry's entry of a name.
 
@@ -140,7 +149,7 @@ def published(name: str) -> Published:
     """
     entry = PUBLISHED.get(ALIASES.get(name, name))
     if entry is None:
-        raise UserError(f"unknown weights {name!r}; known are {', '.join(PUBLISHED)}")
+        raise UserError(f"unknown weights {name!r}; known are {', '.join(PUBLISHED)} and open_clip:MODEL/TAG")
     return entry
 
 
@@ -191,7 +200,7 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     """Download a published file, or go on with a download that was interrupted.
 
     Args:
-        name: a key of `PUBLISHED`, or "sam".
+        name: a key of `PUBLISHED`, "sam", or `open_clip[:MODEL/TAG]`, which goes to open_clip's own cache.
         folder: where to; `cache_folder()` by default.
 
     Returns:
@@ -200,6 +209,14 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     Raises:
         UserError: offline mode, no connection, a full disk, or a digest that does not fit.
     """
+    base, _, variant = name.partition(":")
+    if base == "open_clip":
+        # open_clip and the model hub keep a cache of their own; a second copy would only cost disk.
+        from lang_splat_ns.perception.open_clip_encoder import DEFAULT_VARIANT, locate
+
+        path = locate(variant or DEFAULT_VARIANT)
+        CONSOLE.print(f"{name}: {path}")
+        return path
     entry = published(name)
     target = (folder or cache_folder()) / entry.file
     if target.is_file() and _sha256(target) == entry.sha256:
