@@ -118,8 +118,7 @@ class LanguagePipeline(SplatPipeline):
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
     ) -> dict[str, float]:
         """Image quality, and with labels beside the data the language scores (see `evaluation`)."""
-        with self.model.prompts.silenced():
-            metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
+        metrics = self.image_metrics(step, output_path, get_std)
         try:
             scores = self.evaluate_language() if self.model.has_language() else None
         except UserError as error:
@@ -128,6 +127,11 @@ class LanguagePipeline(SplatPipeline):
             metrics |= scores.summary
             self._write_table(scores)
         return metrics
+
+    def image_metrics(self, step: int | None = None, output_path: Path | None = None, get_std: bool = False) -> dict:
+        """Image quality on the evaluation photos, without answering prompts meanwhile."""
+        with self.model.prompts.silenced():
+            return super().get_average_eval_image_metrics(step, output_path, get_std)
 
     def evaluate_language(self, **options: Any) -> LanguageScores | None:
         """Scores against the labels beside the data, or None where there are none; options as in `evaluate`."""

@@ -1,0 +1,45 @@
+"""`lang-splat eval`: the evaluator of ns-eval, with overrides."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Evaluate:
+    """Score a finished run against the labels beside its data, like ns-eval, with other choices."""
+
+    load_config: Path
+    """config.yml of a finished run."""
+    out: Path = Path("eval.json")
+    """Where the scores go; the table of every prompt goes to <out>.prompts.json beside it."""
+    level: str = "auto"
+    """Level that answers every prompt, or auto."""
+    threshold: str = "auto"
+    """Relevancy above which a place belongs to the prompt: auto, or a number from 0 to 1."""
+    negatives: str = ""
+    """Phrases that a prompt must beat, separated by ';'; empty: the encoder's own."""
+
+    def run(self) -> None:
+        """Load, score, write."""
+        from lang_splat_ns.commands.options import parse_threshold
+        from lang_splat_ns.console import CONSOLE
+        from lang_splat_ns.errors import UserError
+        from lang_splat_ns.files import write_text
+        from lang_splat_ns.language.text import parse_prompts
+
+        threshold = parse_threshold(self.threshold)
+        negatives = parse_prompts(self.negatives) if self.negatives.strip() else ()
+        from lang_splat_ns.plugin.runs import open_run
+
+        run = open_run(self.load_config)
+        scores = run.pipeline.evaluate_language(level=self.level, threshold=threshold, negatives=negatives)
+        if scores is None:
+            raise UserError(f"{run.config.pipeline.datamanager.data}: no label folder, so there is nothing to score.")
+        content = {"method_name": run.config.method_name, "checkpoint": str(run.checkpoint), "results": scores.summary}
+        write_text(self.out, json.dumps(content, indent=2) + "\n")
+        write_text(self.out.with_suffix(".prompts.json"), scores.to_json())
+        for key, value in scores.summary.items():
+            CONSOLE.print(f"  {key:<32} {value:.4g}")
