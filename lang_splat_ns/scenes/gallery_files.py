@@ -26,7 +26,7 @@ def save_depth(target: Path, depth: FloatArray) -> None:
 
 def save_masks(target: Path, instance: NDArray[np.uint8], part: NDArray[np.uint8]) -> None:
     """Instance and part ids [H, W] -> uint16 PNG, see `PART_BASE`."""
-    _save_png(target, PART_BASE * instance.astype(np.uint16) + part)
+    _save_png(target, (np.uint16(PART_BASE) * instance + part).astype(np.uint16))
 
 
 def save_points(target: Path, points: FloatArray, colours: NDArray[np.uint8]) -> None:

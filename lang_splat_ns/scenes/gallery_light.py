@@ -14,17 +14,18 @@ from functools import cache
 import numpy as np
 
 from lang_splat_ns.scenes.gallery_scene import ROOM_HALF, ROOM_MIDDLE, TABLE_TOP, WALL_Y, things
+from lang_splat_ns.scenes.gallery_textures import look_up
 from lang_splat_ns.scenes.solids import FloatArray, Hollow, Shape
 
-LAMP = np.array([-0.75, -1.25, 2.35], np.float32)
-LAMP_RADIUS = 0.38
+LAMP = np.array([-1.05, -1.0, 2.2], np.float32)
+LAMP_RADIUS = 0.3
 LAMP_RAYS = 32
 AROUND_RAYS = 32
 # How near something must be to take away light from around, in metres.
 AROUND_REACH = 0.45
 
-LAMP_STRENGTH = 0.56
-AROUND_STRENGTH = 0.5
+LAMP_STRENGTH = 0.6
+AROUND_STRENGTH = 0.45
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,10 @@ class LightMap:
 
     def at(self, points: FloatArray) -> FloatArray:
         """Light [n] at points [n, 3] of the rectangle; outside it the nearest value holds."""
-        import cv2
-
-        rows, columns = self.values.shape
         offset = points - self.corner
-        u = offset @ (self.along / (self.along @ self.along)) * columns - 0.5
-        v = offset @ (self.across / (self.across @ self.across)) * rows - 0.5
-        # cv2.remap takes at most 32767 rows, so the points are laid out in a near square.
-        side = int(np.ceil(np.sqrt(len(points)))) or 1
-        spare = side * side - len(points)
-        grid_u = np.pad(u.astype(np.float32), (0, spare)).reshape(side, side)
-        grid_v = np.pad(v.astype(np.float32), (0, spare)).reshape(side, side)
-        looked_up = cv2.remap(self.values, grid_u, grid_v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return looked_up.reshape(-1)[: len(points)]
+        u = offset @ (self.along / (self.along @ self.along))
+        v = offset @ (self.across / (self.across @ self.across))
+        return look_up(self.values, u, v)
 
 
 def light_on_solid(points: FloatArray, normals: FloatArray, own: Shape | None) -> FloatArray:
@@ -106,7 +98,7 @@ def _lamp_cosine(points: FloatArray, normals: FloatArray) -> tuple[FloatArray, F
 
 def _corners(points: FloatArray) -> FloatArray:
     """A little darker towards the room's edges, as daylight is."""
-    inside = np.float32(ROOM_HALF) - np.abs(points - np.float32(ROOM_MIDDLE))
+    inside = np.array(ROOM_HALF, np.float32) - np.abs(points - np.array(ROOM_MIDDLE, np.float32))
     second = np.partition(inside, 1, axis=1)[:, 1]
     return np.float32(0.8) + np.float32(0.2) * np.clip(second / np.float32(0.5), 0, 1) ** np.float32(0.6)
 
@@ -148,7 +140,7 @@ def prepare() -> None:
 def _maps() -> tuple[tuple[LightMap, int, float], ...]:
     """The mapped rectangles, each with the axis it is square to and where it lies on that axis."""
     (mx, my, _), (hx, hy, hz) = ROOM_MIDDLE, ROOM_HALF
-    table = _bake((-0.82, -0.42, TABLE_TOP), (1.64, 0, 0), (0, 0.92, 0), (0, 0, 1), (92, 164))
+    table = _bake((-0.78, -0.42, TABLE_TOP), (1.56, 0, 0), (0, 0.92, 0), (0, 0, 1), (92, 156))
     floor = _bake((mx - hx, my - hy, 0), (2 * hx, 0, 0), (0, 2 * hy, 0), (0, 0, 1), (60, 80))
     wall = _bake((mx - hx, WALL_Y, 0), (2 * hx, 0, 0), (0, 0, 2 * hz), (0, -1, 0), (110, 160))
     return (table, 2, TABLE_TOP), (floor, 2, 0.0), (wall, 1, WALL_Y)
@@ -173,11 +165,11 @@ def _bake(
     lamps = LAMP + np.stack([disc[:, 0], disc[:, 1], np.zeros(LAMP_RAYS)], axis=1).astype(np.float32)
     visible = np.mean([~_blocked(points, spot - points, 1.0) for spot in lamps], axis=0)
     opened = np.mean([~_blocked(points, d * np.float32(AROUND_REACH), 1.0) for d in _dome(up)], axis=0)
-    around = (0.3 + 0.7 * opened) * _corners(points)
+    around = (0.2 + 0.8 * opened) * _corners(points)
     light = (AROUND_STRENGTH * around + LAMP_STRENGTH * lamp * (0.1 + 0.9 * visible)).astype(np.float32)
     # The lamp's few rays leave steps in the half shadow; a blur of a texel and a half takes them away.
     blurred = cv2.GaussianBlur(light.reshape(rows, columns), (0, 0), 1.5, borderType=cv2.BORDER_REPLICATE)
-    return LightMap(start, u_axis, v_axis, np.ascontiguousarray(blurred))
+    return LightMap(start, u_axis, v_axis, np.asarray(blurred, np.float32))
 
 
 def _blocked(points: FloatArray, direction: FloatArray, until: float) -> np.ndarray:

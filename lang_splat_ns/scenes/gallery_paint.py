@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.scenes.gallery_scene import COLOURS, ROOM_HALF, TABLE_TOP, WALL_Y
+from lang_splat_ns.scenes.gallery_textures import look_up
 from lang_splat_ns.scenes.solids import Block, FloatArray, Shape
 
 # Photographs are shrunk to this many pixels along their longer side, about what the nearest camera resolves;
 # more would only flicker from view to view.
 PHOTO_SIZE = 160
+PAPER_BLACK = 0.025
 
-WALL = (196, 192, 184)
-SIDE_WALL = (184, 182, 177)
-SKIRTING = (214, 211, 204)
-CEILING = (222, 221, 217)
-FLOOR = (138, 134, 128)
-WOOD_LIGHT, WOOD_DARK = (214, 190, 155), (196, 168, 130)
-FRAME = (178, 150, 116)
+WALL = (230, 216, 184)
+SIDE_WALL = (220, 205, 171)
+SKIRTING = (236, 226, 200)
+CEILING = (240, 234, 216)
+FLOOR = (150, 118, 84)
+WOOD_LIGHT, WOOD_DARK = (204, 164, 114), (180, 138, 90)
+FRAME = (128, 92, 58)
 
 
 def to_linear(srgb: object) -> FloatArray:
@@ -55,22 +58,21 @@ def photo(file: str) -> FloatArray:
     Raises:
         UserError: this scikit-image does not carry the file.
     """
-    from pathlib import Path
-
     import cv2
     import skimage
+    from skimage.io import imread
 
     # The file is opened where the package lies: skimage.data's functions would download a missing one.
     path = Path(skimage.__file__).parent / "data" / file
     if not path.is_file():
         raise UserError(f"{path} is missing: the demo scene needs the photos of scikit-image's wheel; reinstall it.")
-    from skimage.io import imread
-
-    pixels = imread(path)[..., :3]
+    pixels = to_linear(imread(path)[..., :3].astype(np.float32) / 255)
+    # Printed on matt paper: the darkest ink still gives some light back.
+    pixels = np.float32(PAPER_BLACK) + np.float32(1 - PAPER_BLACK) * pixels
     scale = PHOTO_SIZE / max(pixels.shape[:2])
     size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
     # The linear copy is what is averaged, as a lens would.
-    return cv2.resize(to_linear(pixels.astype(np.float32) / 255), size, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _flat(srgb: tuple[int, int, int]) -> FloatArray:
@@ -78,8 +80,6 @@ def _flat(srgb: tuple[int, int, int]) -> FloatArray:
 
 
 def _photograph(file: str, shape: Shape, points: FloatArray) -> FloatArray:
-    import cv2
-
     if not isinstance(shape, Block):
         raise TypeError("a photograph is printed on a block")
     pixels = photo(file)
@@ -87,14 +87,9 @@ def _photograph(file: str, shape: Shape, points: FloatArray) -> FloatArray:
     local = shape.pose.to_local(points)
     # Seen from the room, x runs to the right and z up. The print fills the block as a fitted crop would.
     ratio = (width / height) / (shape.half[0] / shape.half[2])
-    fit_x, fit_y = min(1.0, 1.0 / ratio), min(1.0, ratio)
-    u = ((0.5 + 0.5 * fit_x * local[:, 0] / shape.half[0]) * width - 0.5).astype(np.float32)
-    v = ((0.5 - 0.5 * fit_y * local[:, 2] / shape.half[2]) * height - 0.5).astype(np.float32)
-    side = int(np.ceil(np.sqrt(len(points)))) or 1
-    spare = side * side - len(points)
-    maps = [np.pad(axis, (0, spare)).reshape(side, side) for axis in (u, v)]
-    printed = cv2.remap(pixels, maps[0], maps[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return printed.reshape(-1, 3)[: len(points)]
+    u = 0.5 + 0.5 * min(1.0, 1.0 / ratio) * local[:, 0] / shape.half[0]
+    v = 0.5 - 0.5 * min(1.0, ratio) * local[:, 2] / shape.half[2]
+    return look_up(pixels, u, v)
 
 
 def _room(points: FloatArray, normals: FloatArray) -> FloatArray:

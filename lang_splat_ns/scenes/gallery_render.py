@@ -64,15 +64,15 @@ def path(width: int, height: int, views: int) -> list[View]:
     """Cameras on three sweeps in front of the table that rise from the first to the last."""
     focal = 0.5 * height / np.tan(np.deg2rad(0.5 * FIELD_OF_VIEW))
     steps = (np.arange(views) + 0.5) / views
-    target = np.array(TARGET)
+    target = np.array(TARGET, np.float64)
     found = []
     for step in steps:
         # The cosine slows down at the turns, where neighbours on the path then stand close together.
         azimuth = np.deg2rad(-SWEEP_DEGREES * np.cos(np.pi * SWEEPS * step))
         elevation = np.deg2rad(4.0 + 21.0 * step)
-        distance = 1.52 - 0.12 * np.cos(2 * azimuth)
+        distance = 1.4 - 0.12 * np.cos(2 * azimuth)
         sideways, upwards = distance * np.cos(elevation), distance * np.sin(elevation)
-        offset = np.array([sideways * np.sin(azimuth), -sideways * np.cos(azimuth), upwards])
+        offset: NDArray[np.float64] = np.array([sideways * np.sin(azimuth), -sideways * np.cos(azimuth), upwards])
         found.append(View(_look(target + offset, target), width, height, float(focal)))
     return found
 

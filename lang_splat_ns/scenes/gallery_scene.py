@@ -1,7 +1,7 @@
 """What stands in the demo room: solids on a table, framed photographs on the wall, and the prompts for them.
 
-Each colour belongs to one prompt, except for the green that ball and cone share on purpose, and white, which is
-one half of two pairs. The room itself is grey, tan and pale, so that no wall or table top answers a prompt.
+Each hue belongs to one thing, except for the green that ball and cone share on purpose, and white, which is one
+half of two pairs. The room itself is cream and wood: grey walls would answer prompts that name white.
 Lengths are metres. The room's frame has z up, x along the wall with the photographs, y towards it.
 """
 
@@ -23,17 +23,17 @@ FRAME_WIDTH = 0.026
 # sRGB, 0..255. The hues are those that the XKCD survey gives the names to, a little softer where the survey's
 # are the corners of the colour cube. Neighbours stay more than 30 apart in CIELAB also when they are shaded.
 COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (222, 22, 18),
+    "red": (232, 14, 10),
     "white": (250, 249, 246),
-    "yellow": (252, 226, 22),
+    "yellow": (255, 242, 20),
     "black": (24, 24, 26),
-    "brown": (112, 62, 18),
     "green": (32, 172, 44),
     "blue": (14, 72, 222),
     "sky blue": (118, 190, 252),
     "teal": (6, 148, 136),
     "purple": (134, 36, 162),
     "pink": (255, 130, 190),
+    "lime green": (140, 248, 14),
 }
 
 
@@ -46,8 +46,8 @@ class Part:
         colour: a key of `COLOURS`, or `photo:<file>` for a picture that scikit-image brings along, or the name of
             one of the room's own surfaces.
         shapes: what it consists of.
-        prompted: whether the ground truth has this part under its name. White parts have none: two things have
-            one, and their prompts would only measure that.
+        prompted: whether the ground truth has this part under its name. White and black parts are named without
+            their colour, which other things have too, so an encoder of colours alone is not asked for them.
     """
 
     name: str
@@ -82,11 +82,14 @@ def _on_table(x: float, y: float, above: float = 0.0, *, turn: float = 0.0, tilt
 
 
 def _mushroom(x: float, y: float) -> Thing:
-    stem = cut_cone(_on_table(x, y), 0.062, 0.045, 0.155)
-    cap = dome(_on_table(x, y, 0.145), 0.125, 0.115)
+    stem = cut_cone(_on_table(x, y), 0.088, 0.066, 0.175)
+    cap = dome(_on_table(x, y, 0.165), 0.138, 0.105)
     return Thing(
         "red and white mushroom",
-        (Part("red mushroom cap", "red", (cap,), prompted=True), Part("white mushroom stem", "white", (stem,))),
+        (
+            Part("red mushroom cap", "red", (cap,), prompted=True),
+            Part("mushroom stem", "white", (stem,), prompted=True),
+        ),
     )
 
 
@@ -95,32 +98,35 @@ def _car(x: float, y: float, turn: float) -> Thing:
         corner = _on_table(x, y, turn=turn).to_room(_vector(along, across, above))
         return Pose.at(*(float(value) for value in corner), turn=turn)
 
-    body = (Block(at(0, 0, 0.075), (0.165, 0.07, 0.035)), Block(at(-0.02, 0, 0.135), (0.085, 0.06, 0.032)))
+    body = (Block(at(0, 0, 0.086), (0.19, 0.08, 0.038)), Block(at(-0.025, 0, 0.154), (0.098, 0.068, 0.036)))
     wheels = []
-    for along in (-0.1, 0.1):
-        for across in (-0.072, 0.072):
-            pose = at(along, across, 0.047)
+    for along in (-0.115, 0.115):
+        for across in (-0.084, 0.084):
+            pose = at(along, across, 0.054)
             # A wheel is a cylinder that lies: its axis points to the car's side.
             lying = Pose.at(*(float(value) for value in pose.centre), turn=turn, tilt=90)
-            wheels.append(cylinder(lying, 0.047, 0.036))
+            wheels.append(cylinder(lying, 0.054, 0.04))
     return Thing(
         "yellow and black car",
         (
             Part("yellow car body", "yellow", body, prompted=True),
-            Part("black wheels", "black", tuple(wheels), prompted=True),
+            Part("car wheels", "black", tuple(wheels), prompted=True),
         ),
     )
 
 
 def _cupcake(x: float, y: float) -> Thing:
-    cup = cut_cone(_on_table(x, y), 0.058, 0.085, 0.1)
+    cup = cut_cone(_on_table(x, y), 0.074, 0.104, 0.125)
     icing = (
-        dome(_on_table(x, y, 0.1), 0.098, 0.05),
-        dome(_on_table(x, y, 0.135), 0.066, 0.05),
+        dome(_on_table(x, y, 0.125), 0.116, 0.055),
+        dome(_on_table(x, y, 0.163), 0.078, 0.055),
     )
     return Thing(
-        "brown and white cupcake",
-        (Part("brown cupcake base", "brown", (cup,), prompted=True), Part("white icing", "white", icing)),
+        "pink and white cupcake",
+        (
+            Part("pink cupcake base", "pink", (cup,), prompted=True),
+            Part("cupcake icing", "white", icing, prompted=True),
+        ),
     )
 
 
@@ -142,10 +148,10 @@ def _photo(name: str, file: str, x: float, z: float, width: float, height: float
 
 
 def _table() -> Thing:
-    top = Block(Pose.at(0, 0.04, TABLE_TOP - 0.02), (0.82, 0.46, 0.02))
+    top = Block(Pose.at(0, 0.04, TABLE_TOP - 0.02), (0.78, 0.46, 0.02))
     legs = tuple(
         Block(Pose.at(x, y, 0.5 * TABLE_TOP - 0.02), (0.03, 0.03, 0.5 * TABLE_TOP - 0.02))
-        for x in (-0.76, 0.76)
+        for x in (-0.72, 0.72)
         for y in (-0.36, 0.44)
     )
     return Thing("table", (Part("table", "table", (top, *legs)),), solid=False, prompted=False)
@@ -162,16 +168,16 @@ def things() -> tuple[Thing, ...]:
     return (
         _room(),
         _table(),
-        _plain("teal cylinder", "teal", cylinder(_on_table(-0.52, 0.2, 0.13), 0.085, 0.26)),
-        _plain("green ball", "green", ball(_on_table(-0.545, 0.029, 0.088), 0.088)),
-        _mushroom(-0.15, 0.2),
-        _plain("purple ring", "purple", Ring(_on_table(-0.29, -0.12, 0.112, turn=-22, tilt=80), 0.082, 0.031)),
-        _car(0.06, -0.1, 24),
-        _plain("green cone", "green", cut_cone(_on_table(0.2, 0.25), 0.1, 0.004, 0.27)),
-        _plain("blue cube", "blue", Block(_on_table(0.5, 0.2, 0.095, turn=28), (0.095, 0.095, 0.095))),
-        _plain("sky blue ball", "sky blue", ball(_on_table(0.6075, 0.006, 0.078), 0.078)),
-        _cupcake(0.4, -0.16),
-        _plain("pink die", "pink", Block(_on_table(-0.14, -0.27, 0.021, turn=35), (0.021, 0.021, 0.021))),
+        _plain("teal cylinder", "teal", cylinder(_on_table(-0.48, 0.26, 0.145), 0.096, 0.29)),
+        _plain("green ball", "green", ball(_on_table(-0.663, 0.192, 0.1), 0.1)),
+        _mushroom(-0.36, -0.14),
+        _plain("purple ring", "purple", Ring(_on_table(-0.16, 0.24, 0.134, turn=-12, tilt=80), 0.099, 0.037)),
+        _car(0.05, -0.09, 24),
+        _plain("green cone", "green", cut_cone(_on_table(0.2, 0.3), 0.115, 0.004, 0.31)),
+        _plain("blue cube", "blue", Block(_on_table(0.53, 0.27, 0.108, turn=28), (0.108, 0.108, 0.108))),
+        _plain("sky blue ball", "sky blue", ball(_on_table(0.623, 0.0952, 0.09), 0.09)),
+        _cupcake(0.42, -0.17),
+        _plain("lime green die", "lime green", Block(_on_table(-0.14, -0.31, 0.032, turn=35), (0.032, 0.032, 0.032))),
         _photo("cat", "chelsea.png", -0.72, 1.3, 0.48, 0.32),
         _photo("astronaut", "astronaut.png", 0.0, 1.31, 0.36, 0.36),
         _photo("rocket", "rocket.jpg", 0.72, 1.3, 0.45, 0.3),
@@ -186,9 +192,9 @@ ABSENT = (
     "umbrella",
     "guitar",
     "magenta umbrella",
-    "lime green frog",
+    "orange armchair",
+    "hot pink flamingo",
     "olive backpack",
-    "maroon sofa",
 )
 
 CHINESE = {
@@ -196,16 +202,18 @@ CHINESE = {
     "green ball": "绿色的球",
     "red and white mushroom": "红白相间的蘑菇",
     "red mushroom cap": "红色蘑菇盖",
+    "mushroom stem": "蘑菇柄",
     "purple ring": "紫色圆环",
     "yellow and black car": "黄黑相间的小汽车",
     "yellow car body": "黄色车身",
-    "black wheels": "黑色车轮",
+    "car wheels": "车轮",
     "green cone": "绿色圆锥",
     "blue cube": "蓝色方块",
     "sky blue ball": "天蓝色的球",
-    "brown and white cupcake": "棕白相间的纸杯蛋糕",
-    "brown cupcake base": "棕色蛋糕底",
-    "pink die": "粉色骰子",
+    "pink and white cupcake": "粉白相间的纸杯蛋糕",
+    "pink cupcake base": "粉色蛋糕底",
+    "cupcake icing": "蛋糕糖霜",
+    "lime green die": "黄绿色骰子",
     "cat": "猫",
     "astronaut": "宇航员",
     "rocket": "火箭",
@@ -214,9 +222,9 @@ CHINESE = {
     "umbrella": "雨伞",
     "guitar": "吉他",
     "magenta umbrella": "洋红色雨伞",
-    "lime green frog": "黄绿色青蛙",
+    "orange armchair": "橙色扶手椅",
+    "hot pink flamingo": "亮粉色火烈鸟",
     "olive backpack": "橄榄色背包",
-    "maroon sofa": "褐红色沙发",
 }
 
 

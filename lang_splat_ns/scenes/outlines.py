@@ -26,7 +26,7 @@ def trace(mask: NDArray[np.bool_]) -> tuple[list[Polygon], list[Box]]:
     """
     from skimage.measure import label
 
-    pieces = label(mask, connectivity=1)
+    pieces = np.asarray(label(mask, connectivity=1))
     polygons: list[Polygon] = []
     boxes: list[Box] = []
     for number in range(1, int(pieces.max()) + 1):

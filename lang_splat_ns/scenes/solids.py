@@ -7,7 +7,7 @@ parameter `t` can be depth along a camera's axis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -90,7 +90,9 @@ class Block:
 
     def hit(self, origin: FloatArray, direction: FloatArray) -> FloatArray:
         near, far = _slabs(origin, direction, self.extent)
-        return np.where((near <= far) & (near > NEAREST), near, MISS)
+        # A ray that starts inside meets the far side: what stands on a table hides the lamp from all below it.
+        first = np.where(near > NEAREST, near, far)
+        return np.where((near <= far) & (first > NEAREST), first, MISS)
 
     def normal(self, points: FloatArray) -> FloatArray:
         # A point of the surface lies in the face whose coordinate reaches furthest towards its half size.
@@ -152,7 +154,7 @@ class Revolved:
                 z = oz + t * dz
                 best = np.where((t > NEAREST) & (z >= self.low) & (z <= self.high) & (t < best), t, best)
             for height in (self.low, self.high):
-                radius_squared = self._radius_squared(np.float64(height))
+                radius_squared = float(self._radius_squared(np.array(height)))
                 if radius_squared > 1e-9:
                     t = (np.float32(height) - oz) / dz
                     x, y = ox + t * dx, oy + t * dy
@@ -199,7 +201,7 @@ class Ring:
     pose: Pose
     radius: float
     tube: float
-    steps: int = field(default=48)
+    steps: int = 96
 
     @property
     def extent(self) -> FloatArray:
@@ -216,10 +218,11 @@ class Ring:
         d = direction[rays]
         o = np.broadcast_to(origin, direction.shape)[rays]
         length = np.linalg.norm(d, axis=1)
-        t = np.maximum(near[rays], NEAREST)
+        t, beyond = np.maximum(near[rays], NEAREST), far[rays] + np.float32(1e-3)
         for _ in range(self.steps):
-            t = t + self._distance(o + t[:, None] * d) / length
-        hit = (np.abs(self._distance(o + t[:, None] * d)) < 3e-4) & (t <= far[rays])
+            # Past the box there is nothing left to meet, and a ray that ran on for ever would overflow.
+            t = np.minimum(t + self._distance(o + t[:, None] * d) / length, beyond)
+        hit = (np.abs(self._distance(o + t[:, None] * d)) < 5e-4) & (t <= far[rays])
         found[rays] = np.where(hit, t, MISS)
         return found
 
