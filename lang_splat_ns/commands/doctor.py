@@ -41,7 +41,8 @@ def print_weights() -> None:
     from lang_splat_ns.perception.weights import ls
 
     for row in ls():
-        _line(row.name, str(row.path) if row.path is not None else f"not here: lang-splat weights fetch {row.name}")
+        name, path = row["name"], row["path"]
+        _line(str(name), str(path) if path else f"not here: lang-splat weights fetch {name}")
 
 
 def _print_devices() -> None:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from lang_splat_ns.errors import UserError
-from lang_splat_ns.files import write_atomically, write_text
+from lang_splat_ns.evaluation.pictures import relevancy_overlay, write_png
+from lang_splat_ns.files import write_text
 from lang_splat_ns.language.field import Query, RelevancyMaps
 from lang_splat_ns.language.relevancy import mask_of_smoothed, resolve_threshold, smooth
 from lang_splat_ns.language.text import refused_texts
-from lang_splat_ns.plugin.prompts import composite
 from lang_splat_ns.plugin.runs import Run, frame_camera
 
 
@@ -57,8 +57,8 @@ def _write_prompt(out: Path, index: int, query: Query, maps: RelevancyMaps, rgb:
     threshold = resolve_threshold(float(smoothed.max()), query.threshold)
     mask = mask_of_smoothed(smoothed, query.threshold).cpu().numpy()
     row, column = np.unravel_index(int(smoothed.argmax()), smoothed.shape)
-    _write_image(out / f"{index}_mask.png", mask.astype(np.uint8) * 255)
-    _write_image(out / f"{index}_overlay.png", (composite(rgb, raw).clamp(0, 1) * 255).byte().cpu().numpy())
+    write_png(out / f"{index}_mask.png", mask.astype(np.uint8) * 255)
+    write_png(out / f"{index}_overlay.png", relevancy_overlay(rgb.cpu().numpy(), smoothed.cpu().numpy()))
     return {
         "text": query.positives[index],
         "level": maps.levels[maps.chosen[index]] if maps.scales is None else f"scale {maps.scales[index]:.3f}",
@@ -69,9 +69,3 @@ def _write_prompt(out: Path, index: int, query: Query, maps: RelevancyMaps, rgb:
         "mask": f"{index}_mask.png",
         "overlay": f"{index}_overlay.png",
     }
-
-
-def _write_image(path: Path, image: np.ndarray) -> None:
-    from PIL import Image
-
-    write_atomically(path, lambda file: Image.fromarray(image).save(file, format="PNG"))

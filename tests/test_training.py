@@ -1,0 +1,210 @@
+"""From photos to answers with nerfstudio's own commands, on one tiny scene, without a GPU."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from runs import checkpoint_of, langsplat_config, train
+
+from lang_splat_ns.errors import UserError
+from lang_splat_ns.language.field import Query
+from lang_splat_ns.plugin.runs import open_run
+
+
+@pytest.fixture(scope="module")
+def run(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished langsplat run."""
+    return train(langsplat_config(tiny_scene, tmp_path_factory.mktemp("run")))
+
+
+def test_checkpoint_folder_holds_one_safe_checkpoint(run: Path) -> None:
+    state = torch.load(checkpoint_of(run), weights_only=True)
+    assert state["step"] == 99
+    assert not [key for key in state["pipeline"] if "lpips" in key or "text_side" in key]
+
+
+def test_ns_eval_reports_image_and_language_scores(run: Path, tmp_path: Path) -> None:
+    from nerfstudio.scripts.eval import ComputePSNR
+
+    ComputePSNR(load_config=run / "config.yml", output_path=tmp_path / "out.json").main()
+    results = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert results["psnr"] > 12
+    assert results["language_prompts_total"] >= results["language_prompts_scored"] > 5
+    assert 0 <= results["language_miou"] <= 1
+    table = json.loads((run / "language_scores.json").read_text())["table"]
+    assert {row["prompt"] for row in table if row["scored"]}
+
+
+def test_ns_render_shows_prompts(run: Path, tmp_path: Path) -> None:
+    from nerfstudio.scripts.render import DatasetRender
+
+    DatasetRender(
+        load_config=run / "config.yml",
+        output_path=tmp_path,
+        split="test",
+        rendered_output_names=["rgb", "relevancy_0", "composited_0"],
+    ).main()
+    rendered = {path.parent.name for path in tmp_path.rglob("*.jpg")} | {p.parent.name for p in tmp_path.rglob("*.png")}
+    assert {"rgb", "relevancy_0", "composited_0"} <= rendered
+
+
+def test_ns_export_accepts_the_run(run: Path, tmp_path: Path) -> None:
+    from nerfstudio.scripts.exporter import ExportGaussianSplat
+    from plyfile import PlyData
+
+    ExportGaussianSplat(load_config=run / "config.yml", output_dir=tmp_path).main()
+    assert len(PlyData.read(str(tmp_path / "splat.ply"))["vertex"]) > 100
+
+
+def test_every_output_can_be_shown(run: Path) -> None:
+    from nerfstudio.utils.colormaps import apply_colormap
+
+    opened = open_run(run / "config.yml")
+    camera = opened.pipeline.datamanager.eval_dataset.cameras[:1]
+    outputs = opened.pipeline.model.get_outputs_for_camera(camera)
+    assert {"rgb", "depth", "accumulation", "features_pca", "relevancy_0", "composited_0"} <= set(outputs)
+    for image in outputs.values():
+        assert torch.isfinite(apply_colormap(image)).all()
+
+
+def test_viewer_finds_text_boxes_and_typing_never_raises(run: Path) -> None:
+    from nerfstudio.viewer.utils import parse_object
+    from nerfstudio.viewer.viewer_elements import ViewerElement
+
+    model = open_run(run / "config.yml").pipeline.model
+    names = {element.name for _, element in parse_object(model, ViewerElement, "Custom Elements")}
+    assert {"Prompts", "Negatives", "Status"} <= names
+    assert model.prompts.submit("gre", "") != ""
+    assert model.prompts.submit("green; no colour at all", "") != ""
+    assert model.prompts.query == Query(("green",))
+    assert model.prompts.submit("  ", "") == "" and model.prompts.query is None
+
+
+def test_select_gives_one_row_per_prompt_and_gaussian(run: Path) -> None:
+    model = open_run(run / "config.yml").pipeline.model
+    selection = model.language_field().select(Query(("red", "blue")))
+    assert selection.scores.shape == selection.mask.shape == (2, model.num_points)
+    with pytest.raises(UserError, match="No level"):
+        model.language_field().select(Query(("red",), level="huge"))
+
+
+def test_a_moved_run_still_answers(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(run, moved)
+    monkeypatch.chdir(tmp_path)
+    assert open_run(moved / "config.yml").checkpoint.is_relative_to(moved)
+
+
+@pytest.mark.parametrize("stop_at", [30, 75])
+def test_resume_equals_not_having_stopped(tiny_scene: Path, tmp_path: Path, stop_at: int) -> None:
+    # 30 lies in the geometry phase, which densifies afterwards, 75 in the language phase.
+    def config(name: str, steps: int):
+        made = langsplat_config(tiny_scene, tmp_path)
+        made.timestamp, made.max_num_iterations = name, steps
+        made.pipeline.model.warmup_length, made.pipeline.model.refine_every = 10, 10
+        made.pipeline.model.densify_grad_thresh = 1e-5
+        return made
+
+    whole = train(config("whole", 100))
+    first = train(config("first", stop_at))
+    second_config = config("second", 100 - stop_at)
+    second_config.load_dir = first / "nerfstudio_models"
+    second = train(second_config)
+    expected, got = (torch.load(checkpoint_of(folder), weights_only=True) for folder in (whole, second))
+    assert got["step"] == expected["step"]
+    _assert_equal(got, expected, "checkpoint")
+
+
+def _assert_equal(got: object, expected: object, where: str) -> None:
+    if isinstance(expected, torch.Tensor):
+        assert isinstance(got, torch.Tensor) and torch.equal(got, expected), where
+    elif isinstance(expected, dict):
+        assert isinstance(got, dict) and got.keys() == expected.keys(), where
+        for key in expected:
+            _assert_equal(got[key], expected[key], f"{where}.{key}")
+    elif isinstance(expected, list | tuple):
+        assert len(got) == len(expected), where  # type: ignore[arg-type]
+        for index, (one, other) in enumerate(zip(got, expected, strict=True)):  # type: ignore[arg-type]
+            _assert_equal(one, other, f"{where}[{index}]")
+    else:
+        assert got == expected, where
+
+
+def test_interrupt_keeps_a_checkpoint_of_the_last_finished_step(
+    tiny_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lang_splat_ns.plugin.trainer import SafeTrainer
+
+    original = SafeTrainer.train_iteration
+
+    def interrupted(self: SafeTrainer, step: int):
+        if step == 7:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, step)
+
+    monkeypatch.setattr(SafeTrainer, "train_iteration", interrupted)
+    run = train(langsplat_config(tiny_scene, tmp_path))
+    assert torch.load(checkpoint_of(run), weights_only=True)["step"] == 7
+
+
+def test_torn_newest_checkpoint_is_skipped(run: Path, tiny_scene: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    whole = checkpoint_of(run).read_bytes()
+    (folder / "step-000000099.ckpt").write_bytes(whole)
+    (folder / "step-000000100.ckpt").write_bytes(whole[: len(whole) // 2])
+    config = langsplat_config(tiny_scene, tmp_path)
+    config.max_num_iterations, config.load_dir = 1, folder
+    assert checkpoint_of(train(config)).name == "step-000000100.ckpt"
+
+
+def test_init_from_run_and_ply_trains_language_only(run: Path, tiny_scene: Path, tmp_path: Path) -> None:
+    from lang_splat_ns.plugin.init_from import run_frame
+    from lang_splat_ns.splatting.gaussians import transform
+    from lang_splat_ns.splatting.ply import write_ply
+
+    gaussians = open_run(run / "config.yml").pipeline.model.gaussians()
+    frame = run_frame(run)
+    assert frame is not None
+    write_ply(tmp_path / "scene.ply", transform(gaussians, frame.inverse()))
+    for source in (run / "config.yml", tmp_path / "scene.ply"):
+        config = langsplat_config(tiny_scene, tmp_path)
+        config.timestamp, config.max_num_iterations, config.pipeline.model.init_from = source.stem, 3, source
+        model = open_run(train(config) / "config.yml").pipeline.model
+        assert model.has_language()
+        assert torch.allclose(model.means, gaussians.means, atol=1e-5)
+
+
+def test_query_command_writes_numbered_files(run: Path, tmp_path: Path) -> None:
+    from lang_splat_ns.cli import main
+
+    out = tmp_path / "answers"
+    main(["query", "--load-config", str(run / "config.yml"), "--text", "red; ../<b>green</b>", "--out", str(out)])
+    content = json.loads((out / "query.json").read_text())
+    assert [prompt["text"] for prompt in content["prompts"]] == ["red", "../<b>green</b>"]
+    assert {path.name for path in out.iterdir()} == {
+        "query.json",
+        "0_mask.png",
+        "0_overlay.png",
+        "1_mask.png",
+        "1_overlay.png",
+    }
+    from PIL import Image
+
+    mask = np.array(Image.open(out / "0_mask.png")) > 0
+    assert np.isclose(mask.mean(), content["prompts"][0]["area"], atol=1e-6)
+
+
+def test_eval_command_with_overrides(run: Path, tmp_path: Path) -> None:
+    from lang_splat_ns.cli import main
+
+    main(["eval", "--load-config", str(run / "config.yml"), "--threshold", "1.0", "--out", str(tmp_path / "e.json")])
+    results = json.loads((tmp_path / "e.json").read_text())["results"]
+    assert results["language_miou"] == 0.0, "nothing lies above a relevancy of 1"
