@@ -21,7 +21,7 @@ FRAME_DEPTH = 0.03
 FRAME_WIDTH = 0.026
 
 # sRGB, 0..255. The hues are those that the XKCD survey gives the names to, a little softer where the survey's
-# are the corners of the colour cube. Neighbours stay more than 30 apart in CIELAB also when they are shaded.
+# are the corners of the colour cube. No other word of a prompt is a colour of that survey ("mushroom" would be).
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (232, 14, 10),
     "white": (250, 249, 246),
@@ -33,7 +33,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "teal": (6, 148, 136),
     "purple": (134, 36, 162),
     "pink": (255, 130, 190),
-    "lime green": (140, 248, 14),
+    "orange": (250, 124, 8),
 }
 
 
@@ -81,14 +81,14 @@ def _on_table(x: float, y: float, above: float = 0.0, *, turn: float = 0.0, tilt
     return Pose.at(x, y, TABLE_TOP + above, turn=turn, tilt=tilt)
 
 
-def _mushroom(x: float, y: float) -> Thing:
+def _toadstool(x: float, y: float) -> Thing:
     stem = cut_cone(_on_table(x, y), 0.088, 0.066, 0.175)
     cap = dome(_on_table(x, y, 0.165), 0.138, 0.105)
     return Thing(
-        "red and white mushroom",
+        "red and white toadstool",
         (
-            Part("red mushroom cap", "red", (cap,), prompted=True),
-            Part("mushroom stem", "white", (stem,), prompted=True),
+            Part("red toadstool cap", "red", (cap,), prompted=True),
+            Part("toadstool stem", "white", (stem,), prompted=True),
         ),
     )
 
@@ -170,14 +170,14 @@ def things() -> tuple[Thing, ...]:
         _table(),
         _plain("teal cylinder", "teal", cylinder(_on_table(-0.48, 0.26, 0.145), 0.096, 0.29)),
         _plain("green ball", "green", ball(_on_table(-0.663, 0.192, 0.1), 0.1)),
-        _mushroom(-0.36, -0.14),
+        _toadstool(-0.36, -0.14),
         _plain("purple ring", "purple", Ring(_on_table(-0.16, 0.24, 0.134, turn=-12, tilt=80), 0.099, 0.037)),
         _car(0.05, -0.09, 24),
         _plain("green cone", "green", cut_cone(_on_table(0.2, 0.3), 0.115, 0.004, 0.31)),
         _plain("blue cube", "blue", Block(_on_table(0.53, 0.27, 0.108, turn=28), (0.108, 0.108, 0.108))),
         _plain("sky blue ball", "sky blue", ball(_on_table(0.623, 0.0952, 0.09), 0.09)),
         _cupcake(0.42, -0.17),
-        _plain("lime green die", "lime green", Block(_on_table(-0.14, -0.31, 0.032, turn=35), (0.032, 0.032, 0.032))),
+        _plain("orange die", "orange", Block(_on_table(-0.14, -0.31, 0.032, turn=35), (0.032, 0.032, 0.032))),
         _photo("cat", "chelsea.png", -0.72, 1.3, 0.48, 0.32),
         _photo("astronaut", "astronaut.png", 0.0, 1.31, 0.36, 0.36),
         _photo("rocket", "rocket.jpg", 0.72, 1.3, 0.45, 0.3),
@@ -192,17 +192,17 @@ ABSENT = (
     "umbrella",
     "guitar",
     "magenta umbrella",
-    "orange armchair",
+    "maroon sofa",
     "hot pink flamingo",
-    "olive backpack",
+    "lime green frog",
 )
 
 CHINESE = {
     "teal cylinder": "青色圆柱",
     "green ball": "绿色的球",
-    "red and white mushroom": "红白相间的蘑菇",
-    "red mushroom cap": "红色蘑菇盖",
-    "mushroom stem": "蘑菇柄",
+    "red and white toadstool": "红白相间的毒蘑菇",
+    "red toadstool cap": "红色毒蘑菇盖",
+    "toadstool stem": "毒蘑菇柄",
     "purple ring": "紫色圆环",
     "yellow and black car": "黄黑相间的小汽车",
     "yellow car body": "黄色车身",
@@ -213,7 +213,7 @@ CHINESE = {
     "pink and white cupcake": "粉白相间的纸杯蛋糕",
     "pink cupcake base": "粉色蛋糕底",
     "cupcake icing": "蛋糕糖霜",
-    "lime green die": "黄绿色骰子",
+    "orange die": "橙色骰子",
     "cat": "猫",
     "astronaut": "宇航员",
     "rocket": "火箭",
@@ -222,9 +222,9 @@ CHINESE = {
     "umbrella": "雨伞",
     "guitar": "吉他",
     "magenta umbrella": "洋红色雨伞",
-    "orange armchair": "橙色扶手椅",
+    "maroon sofa": "褐红色沙发",
     "hot pink flamingo": "亮粉色火烈鸟",
-    "olive backpack": "橄榄色背包",
+    "lime green frog": "黄绿色青蛙",
 }
 
 
