@@ -26,7 +26,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (232, 14, 10),
     "white": (250, 249, 246),
     "yellow": (255, 242, 20),
-    "black": (24, 24, 26),
+    "black": (34, 34, 36),
     "green": (32, 172, 44),
     "blue": (14, 72, 222),
     "sky blue": (118, 190, 252),

@@ -221,7 +221,11 @@ def _polygons(value: Any, where: str) -> Iterator[Polygon]:
         if len(value) % 2:
             raise UserError(f"{where}: a segmentation of {len(value)} numbers cannot be pairs of x and y.")
         yield _polygon([value[i : i + 2] for i in range(0, len(value), 2)], where)
-    elif all(isinstance(item, list) and len(item) == 2 and all(map(_is_number, item)) for item in value):
+    elif all(
+        isinstance(item, list) and len(item) == 2 and not any(isinstance(x, list) for x in item) for item in value
+    ):
+        if not all(_is_number(number) for item in value for number in item):
+            raise UserError(f'{where}: a point of its "segmentation" is not two numbers.')
         yield _polygon(value, where)
     else:
         for item in value:

@@ -1,0 +1,17 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lang_splat_ns.scenes.gallery import write_gallery
+
+
+@pytest.fixture(scope="session")
+def tiny_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo scene at 128 x 72 with 12 photos, 3 of them held out. Read it, do not write into it."""
+    out = tmp_path_factory.mktemp("tiny_scene")
+    write_gallery(out, width=128, height=72, views=12, held_out=3, points=3000)
+    return out
