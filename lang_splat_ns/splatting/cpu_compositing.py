@@ -65,7 +65,8 @@ class _Composite(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, v_image: Tensor, v_alpha: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        v_image, v_alpha = grad_outputs
         means2d, conics, opacities, colors, background = ctx.saved_tensors
         packed, lists, drawn, absgrad = ctx.rest
         with ONE_AT_A_TIME:

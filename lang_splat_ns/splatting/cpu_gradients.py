@@ -23,6 +23,7 @@ from lang_splat_ns.splatting.cpu_kernels import (
     lane_centers,
     zeros,
 )
+from lang_splat_ns.splatting.cpu_threads import ONLY_PRANGE
 from lang_splat_ns.splatting.simd import (
     absolute,
     address,
@@ -79,7 +80,7 @@ def _cut_spans(reached: np.ndarray) -> np.ndarray:
     return np.searchsorted(work, np.linspace(0, work[-1], count + 1))
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@nb.njit(cache=True, nogil=True, parallel=ONLY_PRANGE)
 def _own_rows(ids, offsets, reached, spans, gaussians):
     """Number the Gaussians that each span meets, in order of appearance: [S, N], -1 = not met, and the counts."""
     owners = np.empty((spans.size - 1, gaussians), np.int32)
@@ -96,7 +97,7 @@ def _own_rows(ids, offsets, reached, spans, gaussians):
     return owners, counts
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@nb.njit(cache=True, nogil=True, parallel=ONLY_PRANGE)
 def _span_gradients(
     packed, conics, opacities, colors, background, ids, rows, offsets, spans, owners, starts,
     final_t, stop, reached, v_image, v_alpha, absgrad,
@@ -281,7 +282,7 @@ def _add_colors(sums, out, color_sums, channels):
         add_scaled(sums, out, color_sums, 0, 1.0, channels)
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@nb.njit(cache=True, nogil=True, parallel=ONLY_PRANGE)
 def _add_spans(owners, starts, sums, channels):
     """Add each Gaussian's rows of all spans, in order: geometry [N, 8] and colours [N, D]."""
     spans, gaussians = owners.shape

@@ -12,6 +12,7 @@ import math
 import numba as nb
 import numpy as np
 
+from lang_splat_ns.splatting.cpu_threads import ONLY_PRANGE
 from lang_splat_ns.splatting.simd import (
     address,
     exp2,
@@ -40,7 +41,7 @@ The second way has no idle lanes where a splat covers only part of a row, but co
 """
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@nb.njit(cache=True, nogil=True, parallel=ONLY_PRANGE)
 def pack_splats(means2d, conics, opacities, radii):
     """Bring what the compositing reads of each splat together: x, y, A, B, C, log2(opacity) and 2 unused. [N, 8]
 
@@ -57,7 +58,7 @@ def pack_splats(means2d, conics, opacities, radii):
     return packed
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@nb.njit(cache=True, nogil=True, parallel=ONLY_PRANGE)
 def composite_forward(packed, colors, background, ids, rows, offsets, width, height):
     """Blend the listed splats into an image.
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lang_splat_ns.splatting.cpu_threads import ONE_AT_A_TIME
+from lang_splat_ns.splatting.cpu_threads import ONE_AT_A_TIME, ONLY_PRANGE
 from lang_splat_ns.splatting.projection import EPS2D, FAR_PLANE, Projection
 
 _TINY = 1e-12
@@ -53,11 +53,12 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, v_means2d, v_conics, v_depths, _, v_compensations):
-        inputs = (_numpy(t) for t in ctx.saved_tensors)
-        incoming = (_numpy(t) for t in (v_means2d, v_conics, v_depths, v_compensations))
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        v_means2d, v_conics, v_depths, _, v_compensations = grad_outputs
+        means, quats, scales, radii = map(_numpy, ctx.saved_tensors)
+        incoming = map(_numpy, (v_means2d, v_conics, v_depths, v_compensations))
         with ONE_AT_A_TIME:
-            gradients = _project_backward(*inputs, ctx.camera, *incoming)
+            gradients = _project_backward(means, quats, scales, radii, ctx.camera, *incoming)
         return *map(torch.from_numpy, gradients), None, None, None, None, None
 
 
@@ -113,7 +114,7 @@ def _half(camera, p, q, u, v, axis, scale):
     return p * (gx - u * gz), q * (gy - v * gz), gz
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@nb.njit(cache=True, nogil=True, parallel=ONLY_PRANGE)
 def _project(means, quats, scales, camera, width, height, near_plane):
     """Means2d [N, 2], conics [N, 3], depths [N], radii [N] and compensations [N]."""
     count, dtype = means.shape[0], means.dtype
@@ -148,7 +149,7 @@ def _project(means, quats, scales, camera, width, height, near_plane):
     return means2d, conics, depths, radii, compensations
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@nb.njit(cache=True, nogil=True, parallel=ONLY_PRANGE)
 def _project_backward(means, quats, scales, radii, camera, v_means2d, v_conics, v_depths, v_compensations):
     """Gradients by means, quats and scales. The forward values are computed again, which is cheaper than keeping."""
     v_means, v_quats, v_scales = np.zeros_like(means), np.zeros_like(quats), np.zeros_like(scales)

@@ -15,7 +15,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import models, overload, register_model
+
+# Inside a compiled function an intrinsic is called without its first parameter, which type checkers cannot know.
+intrinsic: Any = numba_intrinsic
 
 LANES = 16
 """Pixels in a row: the edge of a tile."""

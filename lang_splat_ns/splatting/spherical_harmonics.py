@@ -83,25 +83,29 @@ def spherical_harmonics_basis(
         raise ValueError(f"dirs must be [..., 3], got {list(dirs.shape)}")
     x, y, z = torch.nn.functional.normalize(dirs, dim=-1).unbind(-1)
     terms = [torch.full_like(x, 0.2820947917738781)]
-    if degree >= 1:
-        terms += [-0.48860251190292 * y, 0.48860251190292 * z, -0.48860251190292 * x]
-    if degree >= 2:
-        # (c, s) are the real and imaginary part of (x + iy)**m: each band needs one more power.
-        zz, c2, s2 = z * z, x * x - y * y, 2 * x * y
-        band = -1.092548430592079 * z
-        terms += [0.5462742152960395 * s2, band * y, 0.9461746957575601 * zz - 0.3153915652525201]
-        terms += [band * x, 0.5462742152960395 * c2]
-    if degree >= 3:
-        c3, s3 = x * c2 - y * s2, x * s2 + y * c2
-        outer, band = 1.445305721320277 * z, -2.285228997322329 * zz + 0.4570457994644658
-        terms += [-0.5900435899266435 * s3, outer * s2, band * y, z * (1.865881662950577 * zz - 1.119528997770346)]
-        terms += [band * x, outer * c2, -0.5900435899266435 * c3]
-    if degree >= 4:
-        c4, s4 = x * c3 - y * s3, x * s3 + y * c3
-        outer, inner = -1.770130769779931 * z, 3.31161143515146 * zz - 0.47308734787878
-        band = z * (-4.683325804901025 * zz + 2.007139630671868)
-        top = 1.984313483298443 * zz * (1.865881662950577 * zz - 1.119528997770346)
-        top = top - 1.006230589874905 * (0.9461746957575601 * zz - 0.3153915652525201)
-        terms += [0.6258357354491763 * s4, outer * s3, inner * s2, band * y, top]
-        terms += [band * x, inner * c2, outer * c3, 0.6258357354491763 * c4]
+    if degree == 0:
+        return torch.stack(terms, dim=-1)
+    terms += [-0.48860251190292 * y, 0.48860251190292 * z, -0.48860251190292 * x]
+    if degree == 1:
+        return torch.stack(terms, dim=-1)
+    # (c, s) are the real and imaginary part of (x + iy)**m: each band needs one more power.
+    zz, c2, s2 = z * z, x * x - y * y, 2 * x * y
+    band = -1.092548430592079 * z
+    terms += [0.5462742152960395 * s2, band * y, 0.9461746957575601 * zz - 0.3153915652525201]
+    terms += [band * x, 0.5462742152960395 * c2]
+    if degree == 2:
+        return torch.stack(terms, dim=-1)
+    c3, s3 = x * c2 - y * s2, x * s2 + y * c2
+    outer, band = 1.445305721320277 * z, -2.285228997322329 * zz + 0.4570457994644658
+    terms += [-0.5900435899266435 * s3, outer * s2, band * y, z * (1.865881662950577 * zz - 1.119528997770346)]
+    terms += [band * x, outer * c2, -0.5900435899266435 * c3]
+    if degree == 3:
+        return torch.stack(terms, dim=-1)
+    c4, s4 = x * c3 - y * s3, x * s3 + y * c3
+    outer, inner = -1.770130769779931 * z, 3.31161143515146 * zz - 0.47308734787878
+    band = z * (-4.683325804901025 * zz + 2.007139630671868)
+    top = 1.984313483298443 * zz * (1.865881662950577 * zz - 1.119528997770346)
+    top = top - 1.006230589874905 * (0.9461746957575601 * zz - 0.3153915652525201)
+    terms += [0.6258357354491763 * s4, outer * s3, inner * s2, band * y, top]
+    terms += [band * x, inner * c2, outer * c3, 0.6258357354491763 * c4]
     return torch.stack(terms, dim=-1)

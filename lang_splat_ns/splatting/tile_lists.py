@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
+from lang_splat_ns.splatting.cpu_threads import ONLY_PRANGE
+
 TILE = 16
 """Edge of a tile in pixels, as in gsplat."""
 
@@ -90,7 +92,7 @@ def _radix_sort(keys, order):
     return order
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@nb.njit(cache=True, nogil=True, parallel=ONLY_PRANGE)
 def _tile_columns(means2d, opacities, radii, order, tiles_x):
     """The first tile column of each splat's box, and how many it has; [V] each, for the V splats in `order`."""
     firsts, counts = np.empty(order.size, np.int32), np.empty(order.size, np.int64)
@@ -103,7 +105,7 @@ def _tile_columns(means2d, opacities, radii, order, tiles_x):
     return firsts, counts
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@nb.njit(cache=True, nogil=True, parallel=ONLY_PRANGE)
 def _row_spans(means2d, conics, opacities, radii, order, tiles_y, first_columns, starts):
     """First and last row of pixels that each splat can reach in each of its tile columns, first > last = none.
 
@@ -145,7 +147,7 @@ def _row_spans(means2d, conics, opacities, radii, order, tiles_y, first_columns,
     return spans
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@nb.njit(cache=True, nogil=True, parallel=ONLY_PRANGE)
 def _scan(order, first_columns, starts, spans, tiles_x, bands, fill, cursor, ids, rows):
     """Count the entries of each tile in `cursor`, or (fill) write them from `cursor` on.
 
