@@ -156,7 +156,7 @@ def test_auto_threshold() -> None:
 
 
 @given(arrays(np.float32, (6, 9), elements=st.floats(0, 1, width=32)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_auto_mask_against_plain_numpy(values: np.ndarray) -> None:
     smoothed = naive_smooth(values.astype(np.float64), 3)
     limit = 0.5 + 0.6 * max(smoothed.max() - 0.5, 0)
