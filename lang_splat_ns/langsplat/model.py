@@ -237,4 +237,4 @@ class LangSplatModel(GaussianSplattingModel):
                 f"The checkpoint's {PARAMETER} has {state[PARAMETER].shape[1]} channels for {levels} levels; "
                 f"--pipeline.model.code-dim {self.config.code_dim} does not fit it."
             )
-        return SceneAutoencoder(state[key].shape[1], self.config.code_dim).eval().requires_grad_(False)
+        return SceneAutoencoder(state[key].shape[1], self.config.code_dim).freeze()

@@ -31,6 +31,16 @@ class SceneAutoencoder(nn.Module):
         self.dim, self.code_dim = dim, code_dim
         self.encoder = _mlp((dim, *ENCODER_WIDTHS, code_dim), normalised=True)
         self.decoder = _mlp((code_dim, *DECODER_WIDTHS, dim), normalised=False)
+        self._frozen = False
+
+    def freeze(self) -> SceneAutoencoder:
+        """Fix weights and statistics for good: a pipeline's `train()` must not wake batch normalisation again."""
+        self._frozen = True
+        return self.train(False).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> SceneAutoencoder:
+        """torch's switch between training and evaluation; without effect once frozen."""
+        return super().train(mode and not self._frozen)
 
     def encode(self, embeddings: Tensor) -> Tensor:
         """Unit codes [N, code_dim] of embeddings [N, dim]."""
@@ -62,7 +72,7 @@ def fit_autoencoder(
         seed: of weights and shuffling.
 
     Returns:
-        The autoencoder in evaluation mode, on the device of `embeddings`.
+        The frozen autoencoder, on the device of `embeddings`.
 
     Raises:
         UserError: there are fewer than two embeddings to learn from.
@@ -78,7 +88,7 @@ def fit_autoencoder(
             for rows in order.split(batch_size):
                 if len(rows) > 1:  # Batch normalisation has no variance to work with in a batch of one.
                     _step(model, optimizer, embeddings[rows])
-    return model.eval().requires_grad_(False)
+    return model.freeze()
 
 
 def _step(model: SceneAutoencoder, optimizer: torch.optim.Optimizer, batch: Tensor) -> None:
