@@ -5,8 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from lang_splat_ns.scenes.gallery import write_gallery
+
+
+# The tensors of the tests are tiny. With several threads torch would spend its time waking and joining them, all the
+# more when another process wants the cores too.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
