@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 ONE_AT_A_TIME = threading.Lock()
 """Hold this while a parallel numba function runs.
@@ -11,7 +12,7 @@ The viewer renders in a thread of its own while training goes on. Numba's simple
 process when two threads enter it, and with the other layers they would only take each other's cores.
 """
 
-ONLY_PRANGE = {
+ONLY_PRANGE: Any = {
     "prange": True,
     "comprehension": False,
     "fusion": False,
