@@ -14,7 +14,7 @@ from lang_splat_ns.perception.encoders import check_texts
 GENERIC_WORDS = ("object", "things", "stuff", "texture")
 
 # Settled on shaded spheres of sixteen colours under weak and strong ambient light (the worst right colour has relevancy
-# 0.8, four wrong ones of 720 exceed 0.5), on the demo room, and on colours picked from photos of a desk.
+# 0.72, four wrong ones of 720 exceed 0.5), on the demo room, and on colours picked from photos of a desk.
 TINT_SIZE, HALF_TINT, LIGHT_WEIGHT, GREY_LIGHT_WEIGHT, GREY_TINT = 90.0, 0.4, 0.5, 0.9, 0.12
 """See `_shading_free`."""
 BANDWIDTH = 4.0

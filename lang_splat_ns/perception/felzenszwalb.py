@@ -43,7 +43,7 @@ class FelzenszwalbSegmenter:
     """Whole, part and subpart by colour edges alone. Deterministic; about a second for a photo of half a megapixel."""
 
     segmenter_id = (
-        f"felzenszwalb/2 k={PART_SCALE:g},{SUBPART_SCALE:g} sigma={SIGMA:g} dither={DITHER:g} min={MIN_SHARE:.2g} "
+        f"felzenszwalb/3 k={PART_SCALE:g},{SUBPART_SCALE:g} sigma={SIGMA:g} dither={DITHER:g} min={MIN_SHARE:.2g} "
         f"sliver={SLIVER_CORE:g} tint={SAME_TINT:g}/{MIN_TINT:g}/{TOUCHING_SHARE:g} join={JOIN_SHARE:g} "
         f"background={BACKGROUND_SHARE:g}"
     )
@@ -115,7 +115,7 @@ def join_shades(labels: npt.NDArray[np.int32], image: npt.NDArray[np.uint8]) -> 
     coloured = np.minimum(strength[first], strength[second]) > MIN_TINT
     share = shared / np.minimum(outline[first], outline[second])
     share[~(alike & coloured)] = 0.0
-    return _joined(labels, first, second, share, TOUCHING_SHARE, area)
+    return _joined(labels, first, second, share, TOUCHING_SHARE, area, labels.size)
 
 
 def join_parts(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
@@ -134,7 +134,7 @@ def join_parts(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     first, second, shared, outline = _borders(labels, len(area))
     share = shared / np.minimum(outline[first], outline[second])
     share[background[first] | background[second]] = 0.0
-    return _joined(labels, first, second, share, JOIN_SHARE, area)
+    return _joined(labels, first, second, share, JOIN_SHARE, area, BACKGROUND_SHARE * labels.size)
 
 
 def _joined(
@@ -144,15 +144,16 @@ def _joined(
     share: npt.NDArray[np.float64],
     least: float,
     area: npt.NDArray[np.intp],
+    largest: float,
 ) -> npt.NDArray[np.int32]:
-    """Unite the pairs that share at least `least` of an outline, the closest first, up to background size."""
+    """Unite the pairs that share at least `least` of an outline, the closest first, up to `largest` pixels."""
     root = np.arange(len(area))
     area = area.copy()
     candidates = np.flatnonzero(share >= least)
     # The closest pairs go first, because they are the likeliest to be one thing, and the size limit may stop the rest.
     for pair in candidates[np.argsort(-share[candidates], kind="stable")]:
         one, other = root[first[pair]], root[second[pair]]
-        if one != other and area[one] + area[other] <= BACKGROUND_SHARE * labels.size:
+        if one != other and area[one] + area[other] <= largest:
             root[root == other] = one
             area[one] += area[other]
     return compact(root[labels])
