@@ -1,0 +1,241 @@
+"""Extraction computes what is missing and nothing else, whatever interrupts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lang_splat_ns.errors import UserError
+from lang_splat_ns.perception.colour_words import ColourWordsEncoder
+from lang_splat_ns.perception.encoders import make_encoder
+from lang_splat_ns.perception.extract import Frame, extract, missing, read, read_label_maps
+from lang_splat_ns.perception.feature_store import FeatureStore
+from lang_splat_ns.perception.segmenters import LabelMaps, make_segmenter
+
+LEVELS = ("whole", "part")
+
+
+class CountingSegmenter:
+    """Two levels of stripes; counts its calls. Its labels can be made to differ from run to run."""
+
+    segmenter_id = "counting/1"
+
+    def __init__(self, flip: bool = False) -> None:
+        self.calls = 0
+        self.flip = flip
+
+    def segment(self, image: np.ndarray) -> LabelMaps:
+        self.calls += 1
+        columns = np.arange(image.shape[1])[None].repeat(image.shape[0], axis=0)
+        labels = np.stack([columns // 8, columns // 4]).astype(np.int32)
+        return LabelMaps(np.ascontiguousarray(labels[..., ::-1] if self.flip else labels), LEVELS)
+
+
+class CountingEncoder(ColourWordsEncoder):
+    """Colour words that count their calls."""
+
+    calls = 0
+
+    def embed_regions(self, image: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+        self.calls += 1
+        return super().embed_regions(image, labels, count)
+
+
+def make_frames(count: int, height: int = 12, width: int = 16) -> list[Frame]:
+    def image(index: int) -> np.ndarray:
+        return np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+    return [Frame(f"{index:03}.png", f"content-{index}", lambda index=index: image(index)) for index in range(count)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore(tmp_path / "cache")
+
+
+def test_only_missing_things_are_computed(store: FeatureStore) -> None:
+    frames, segmenter, encoder = make_frames(4), CountingSegmenter(), CountingEncoder()
+    extract(frames[:3], segmenter, encoder, store)
+    assert (segmenter.calls, encoder.calls) == (3, 6)
+    assert missing(frames, segmenter.segmenter_id, encoder.encoder_id, store) == (1, 1)
+    extract(frames, segmenter, encoder, store)
+    assert (segmenter.calls, encoder.calls) == (4, 8)
+    extract(frames, segmenter, encoder, store)
+    assert (segmenter.calls, encoder.calls) == (4, 8)
+    assert missing(frames, segmenter.segmenter_id, encoder.encoder_id, store) == (0, 0)
+
+
+def test_another_encoder_embeds_without_segmenting(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, segmenter = make_frames(2), CountingSegmenter()
+    extract(frames, segmenter, None, store)
+    assert segmenter.calls == 2
+    extract(frames, segmenter, CountingEncoder(), store)
+    monkeypatch.setattr(CountingEncoder, "encoder_id", "other")
+    encoder = CountingEncoder()
+    extract(frames, segmenter, encoder, store)
+    assert (segmenter.calls, encoder.calls) == (2, 4)
+
+
+def test_reading_back(store: FeatureStore) -> None:
+    frames, segmenter, encoder = make_frames(1), CountingSegmenter(), ColourWordsEncoder()
+    with pytest.raises(UserError, match="lang-splat features"):
+        read(frames[0], segmenter.segmenter_id, encoder.encoder_id, store)
+    extract(frames, segmenter, encoder, store)
+    features = read(frames[0], segmenter.segmenter_id, encoder.encoder_id, store)
+    assert features.label_maps.levels == LEVELS
+    assert features.label_maps.counts == (2, 4)
+    assert [rows.shape for rows in features.embeddings] == [(2, encoder.dim), (4, encoder.dim)]
+    image = frames[0].load()
+    expected = encoder.embed_regions(image, features.label_maps.labels[1], 4)
+    np.testing.assert_array_equal(features.embeddings[1], expected)
+    np.testing.assert_array_equal(
+        read_label_maps(frames[0], segmenter.segmenter_id, store).labels, segmenter.segment(image).labels
+    )
+
+
+def test_photos_of_different_sizes(store: FeatureStore) -> None:
+    frames = [*make_frames(1, 12, 16), Frame("b", "b", make_frames(1, 30, 8)[0].load)]
+    extract(frames, CountingSegmenter(), ColourWordsEncoder(), store)
+    sizes = [read_label_maps(frame, CountingSegmenter.segmenter_id, store).labels.shape for frame in frames]
+    assert sizes == [(2, 12, 16), (2, 30, 8)]
+
+
+@pytest.mark.parametrize("stage", ["labels", "embeddings"])
+def test_a_damaged_record_alone_is_made_again(store: FeatureStore, stage: str) -> None:
+    frames, segmenter, encoder = make_frames(3), CountingSegmenter(), CountingEncoder()
+    extract(frames, segmenter, encoder, store)
+    files = sorted((store.root / "v1" / stage).rglob("*.npz"))
+    before = {file: file.read_bytes() for file in sorted(store.root.rglob("*.npz"))}
+    files[1].write_bytes(before[files[1]][:100])
+    extract(frames, segmenter, encoder, store)
+    assert segmenter.calls == 3 + (stage == "labels")
+    assert encoder.calls == 6 + 2 * (stage == "embeddings")
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_embeddings_of_other_label_maps_do_not_count(store: FeatureStore) -> None:
+    frames, encoder = make_frames(1), CountingEncoder()
+    extract(frames, CountingSegmenter(), encoder, store)
+    next((store.root / "v1" / "labels").rglob("*.npz")).unlink()
+    # The same segmenter, and its regions come in another order this time.
+    extract(frames, CountingSegmenter(flip=True), encoder, store)
+    assert encoder.calls == 4
+    features = read(frames[0], CountingSegmenter.segmenter_id, encoder.encoder_id, store)
+    expected = encoder.embed_regions(frames[0].load(), features.label_maps.labels[0], 2)
+    np.testing.assert_array_equal(features.embeddings[0], expected)
+
+
+def test_broken_plug_ins_are_named(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Small(CountingSegmenter):
+        def segment(self, image: np.ndarray) -> LabelMaps:
+            return super().segment(image[:2])
+
+    with pytest.raises(UserError, match=r"counting/1 returned label maps of \(2, 16\)"):
+        extract(make_frames(1), Small(), None, store)
+    for rows, message in [(np.ones((3, 2)), "shape"), (np.full((2, 22), 7.0), "length 1")]:
+        monkeypatch.setattr(CountingEncoder, "embed_regions", lambda *_, rows=rows: rows)
+        monkeypatch.setattr(CountingEncoder, "dim", 22)
+        with pytest.raises(UserError, match=message):
+            extract(make_frames(1), CountingSegmenter(), CountingEncoder(), store)
+
+
+def test_interrupt_keeps_what_was_done(store: FeatureStore) -> None:
+    frames, encoder = make_frames(3), ColourWordsEncoder()
+
+    def interrupt() -> np.ndarray:
+        raise KeyboardInterrupt
+
+    stopped = [*frames[:2], Frame(frames[2].name, frames[2].content_key, interrupt)]
+    segmenter = CountingSegmenter()
+    with pytest.raises(KeyboardInterrupt):
+        extract(stopped, segmenter, encoder, store)
+    extract(frames, segmenter, encoder, store)
+    assert segmenter.calls == 3
+
+
+def test_networks_are_not_built_when_everything_is_there(store: FeatureStore, tmp_path: Path) -> None:
+    import torch
+
+    # Weights that cannot work: building the network would fail, and only the file's digest is needed.
+    torch.save({}, tmp_path / "mobile_sam.pt")
+    segmenter = make_segmenter("mobile-sam", weights=tmp_path / "mobile_sam.pt")
+    frames = make_frames(1)
+
+    class Stand(CountingSegmenter):
+        segmenter_id = segmenter.segmenter_id
+
+    extract(frames, Stand(), ColourWordsEncoder(), store)
+    extract(frames, segmenter, ColourWordsEncoder(), store)
+    with pytest.raises(UserError, match="does not fit"):
+        extract(make_frames(2), segmenter, ColourWordsEncoder(), store)
+
+
+# ---- other processes ----
+
+WORKER = """
+import sys
+import numpy as np
+from pathlib import Path
+from lang_splat_ns.perception.encoders import make_encoder
+from lang_splat_ns.perception.extract import Frame, extract
+from lang_splat_ns.perception.feature_store import FeatureStore
+from lang_splat_ns.perception.segmenters import make_segmenter
+
+def load(index):
+    return np.random.default_rng(index).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+
+frames = [Frame(str(i), f"content-{i}", lambda i=i: load(i)) for i in range(int(sys.argv[2]))]
+extract(frames, make_segmenter("felzenszwalb"), make_encoder("colour-words"), FeatureStore(Path(sys.argv[1])))
+"""
+
+
+def start_worker(folder: Path, root: Path, count: int) -> subprocess.Popen[bytes]:
+    script = folder / "worker.py"
+    script.write_text(textwrap.dedent(WORKER))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen([sys.executable, str(script), str(root), str(count)], env=environment)
+
+
+def whole_records(root: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(root)): file.read_bytes() for file in sorted((root / "v1").rglob("*.npz"))}
+
+
+def test_killed_extraction_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    count, root = 60, tmp_path / "killed"
+    worker = start_worker(tmp_path, root, count)
+    deadline = time.monotonic() + 60
+    while len(list(root.glob("v1/labels/*/*.npz"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    done = whole_records(root)
+    stamps = {name: (root / name).stat().st_mtime_ns for name in done}
+    assert 5 <= len(done) < 2 * count
+    assert start_worker(tmp_path, root, count).wait() == 0
+    assert start_worker(tmp_path, tmp_path / "undisturbed", count).wait() == 0
+    assert whole_records(root) == whole_records(tmp_path / "undisturbed")
+    # What was whole was not written again.
+    assert {name: (root / name).stat().st_mtime_ns for name in done} == stamps
+    assert FeatureStore(root).health(verify=True).quarantined == 0
+
+
+def test_two_processes_on_one_store(tmp_path: Path) -> None:
+    count = 12
+    workers = [start_worker(tmp_path, tmp_path / "both", count) for _ in range(2)]
+    assert [worker.wait() for worker in workers] == [0, 0]
+    records = whole_records(tmp_path / "both")
+    assert len(records) == 2 * count
+    health = FeatureStore(tmp_path / "both").health(verify=True)
+    assert (health.quarantined, health.unfinished) == (0, 0)
+    assert all(not stage.broken for stage in health.stages)
+    frames = [Frame(str(index), f"content-{index}", lambda: np.zeros((1, 1, 3), np.uint8)) for index in range(count)]
+    ids = make_segmenter("felzenszwalb").segmenter_id, make_encoder("colour-words").encoder_id
+    assert missing(frames, *ids, FeatureStore(tmp_path / "both")) == (0, 0)
