@@ -9,7 +9,6 @@ import torch
 
 from lang_splat_ns.scenes.gallery import write_gallery
 
-
 # The tensors of the tests are tiny. With several threads torch would spend its time waking and joining them, all the
 # more when another process wants the cores too.
 torch.set_num_threads(1)

@@ -91,12 +91,13 @@ def test_crops_are_tight_black_square() -> None:
 def tiny_clip() -> ClipNetwork:
     """open_clip's own class with random weights: 32 pixels, 16 dimensions."""
     import open_clip
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
     torch.manual_seed(0)
     model = open_clip.CLIP(
         embed_dim=16,
-        vision_cfg={"image_size": 32, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16},
-        text_cfg={"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+        vision_cfg=CLIPVisionCfg(image_size=32, layers=1, width=32, patch_size=8, head_width=16),
+        text_cfg=CLIPTextCfg(context_length=77, vocab_size=49408, width=32, heads=2, layers=1),
     ).eval()
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     return ClipNetwork(model, open_clip.get_tokenizer("ViT-B-16"), tuple(mean), tuple(std))

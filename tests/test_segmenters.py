@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,7 @@ def test_label_maps_check_themselves() -> None:
     labels = np.array([[[0, 2]], [[-1, -1]]], dtype=np.int32)
     assert LabelMaps(labels, ("whole", "part")).counts == (3, 0)
     with pytest.raises(ValueError, match="int32"):
-        LabelMaps(labels.astype(np.int64), ("whole", "part"))
+        LabelMaps(labels.astype(np.int64), ("whole", "part"))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="start at -1"):
         LabelMaps(labels - 1, ("whole", "part"))
 
@@ -204,7 +203,7 @@ def tiny_sam() -> Any:
     # The low resolution is 256 for 1024 pixels; this one has the same ratio of 4 and is read with that in mind.
     encoder = ImageEncoderViT(
         img_size=1024, patch_size=64, embed_dim=32, depth=1, num_heads=2, out_chans=32,
-        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), window_size=0,
+        norm_layer=torch.nn.LayerNorm, window_size=0,
     )  # fmt: skip
     prompts = PromptEncoder(embed_dim=32, image_embedding_size=(16, 16), input_image_size=(1024, 1024), mask_in_chans=4)
     transformer = TwoWayTransformer(depth=2, embedding_dim=32, num_heads=4, mlp_dim=64)
@@ -290,7 +289,7 @@ def test_mobile_sam_on_a_photo() -> None:
     import cv2
 
     picture = cv2.imread(str(photo))
-    image = np.ascontiguousarray(picture[100:360, 580:840, ::-1])
+    image = np.ascontiguousarray(picture[100:360, 580:840, ::-1]).astype(np.uint8)
     segmenter = make_segmenter("mobile-sam", points_per_side=3, weights=weights)
     assert isinstance(segmenter, Segmenter)
     assert "6dbb90523a35330f" in segmenter.segmenter_id

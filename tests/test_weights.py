@@ -165,15 +165,21 @@ def test_user_folder_is_looked_at_too(published: Path, tmp_path: Path) -> None:
     assert rows["sam-vit-b"]["path"] is None
 
 
-def test_digest_is_noted_and_the_note_ages(tmp_path: Path) -> None:
-    file = tmp_path / "w.pt"
+def test_digest_is_noted_and_the_note_ages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(tmp_path / "user"))
+    (tmp_path / "theirs").mkdir()
+    file = tmp_path / "theirs" / "w.pt"
     file.write_bytes(b"one")
-    assert digest(file) == digest(file) == hashlib.sha256(b"one").hexdigest()
-    assert (tmp_path / ".w.pt.sha256.json").exists()
+    assert digest(file) == hashlib.sha256(b"one").hexdigest()
+    # Nothing is written beside a file that may be somebody else's.
+    assert list(file.parent.iterdir()) == [file]
+    (note,) = (tmp_path / "user" / "digests").iterdir()
+    monkeypatch.setattr(weights, "_sha256", lambda path: "read again")
+    assert digest(file) == hashlib.sha256(b"one").hexdigest()
     file.write_bytes(b"three")
-    assert digest(file) == hashlib.sha256(b"three").hexdigest()
-    (tmp_path / ".w.pt.sha256.json").write_text("torn {")
-    assert digest(file) == hashlib.sha256(b"three").hexdigest()
+    assert digest(file) == "read again"
+    note.write_text("torn {")
+    assert digest(file) == "read again"
 
 
 def test_registry_is_complete() -> None:

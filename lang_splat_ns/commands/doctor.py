@@ -7,7 +7,17 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES = ("lang-splat-ns", "nerfstudio", "gsplat", "torch", "torchvision", "numpy", "numba", "open_clip_torch", "viser")
+PACKAGES = (
+    "lang-splat-ns",
+    "nerfstudio",
+    "gsplat",
+    "torch",
+    "torchvision",
+    "numpy",
+    "numba",
+    "open_clip_torch",
+    "viser",
+)
 
 
 @dataclass

@@ -122,12 +122,16 @@ class LangSplatModel(GaussianSplattingModel):
         """Groups of 3DGS, and the codes."""
         return super().get_param_groups() | {PARAMETER: [self.language_features]}
 
-    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
         """Callbacks of 3DGS, and the change of phase."""
         begin = TrainingCallback(
-            [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._begin_language, args=[attributes.pipeline]
+            [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
+            self._begin_language,
+            args=[training_callback_attributes.pipeline],
         )
-        return [*super().get_training_callbacks(attributes), begin]
+        return [*super().get_training_callbacks(training_callback_attributes), begin]
 
     def _begin_language(self, pipeline: Any, step: int) -> None:
         if self.learns_geometry(step) or self._targets is not None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -79,7 +83,7 @@ def fit_autoencoder(
     """
     if len(embeddings) < 2:
         raise UserError("The segmenter and encoder found no region to learn from in any photo; try another segmenter.")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
         model = SceneAutoencoder(embeddings.shape[1], code_dim).to(embeddings.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
@@ -89,6 +93,17 @@ def fit_autoencoder(
                 if len(rows) > 1:  # Batch normalisation has no variance to work with in a batch of one.
                     _step(model, optimizer, embeddings[rows])
     return model.freeze()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Layers this small are computed faster than threads are woken, above all when others want the cores too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _step(model: SceneAutoencoder, optimizer: torch.optim.Optimizer, batch: Tensor) -> None:
@@ -101,7 +116,7 @@ def _step(model: SceneAutoencoder, optimizer: torch.optim.Optimizer, batch: Tens
 
 def _mlp(widths: tuple[int, ...], *, normalised: bool) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
-    for before, after in zip(widths[1:-1], widths[2:], strict=True):
+    for before, after in pairwise(widths[1:]):
         if normalised:
             layers.append(nn.BatchNorm1d(before))
         layers += [nn.ReLU(), nn.Linear(before, after)]

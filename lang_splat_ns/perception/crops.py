@@ -36,4 +36,5 @@ def region_crops(
         square[top : top + height, left : left + width] = np.where(inside, image[box], 0)
         # Averaging avoids aliases where the crop shrinks; where it grows, a cubic keeps edges.
         method = cv2.INTER_AREA if longest > side else cv2.INTER_CUBIC
-        yield region, cv2.resize(square, (side, side), interpolation=method)
+        resized = cv2.resize(square, (side, side), interpolation=method)
+        yield region, resized.astype(np.uint8, copy=False)

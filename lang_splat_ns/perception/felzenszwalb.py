@@ -85,8 +85,8 @@ def dissolve_slivers(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     sliver = (core < SLIVER_CORE)[labels]
     if sliver.all():
         return labels
-    nearest = distance_transform_edt(sliver, return_distances=False, return_indices=True)
-    return compact(labels[tuple(nearest)])
+    rows, columns = np.asarray(distance_transform_edt(sliver, return_distances=False, return_indices=True))
+    return compact(labels[rows, columns])
 
 
 def join_shades(labels: npt.NDArray[np.int32], image: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:

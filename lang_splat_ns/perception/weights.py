@@ -93,17 +93,12 @@ def cache_folder() -> Path:
     """Where `fetch` writes: `LANG_SPLAT_WEIGHTS`, or the user's cache folder."""
     if os.environ.get(FOLDER_VARIABLE):
         return Path(os.environ[FOLDER_VARIABLE]).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("lang-splat-ns", appauthor=False)) / "weights"
+    return _user_folder() / "weights"
 
 
 def search_folders() -> list[Path]:
     """Where `find` looks, in order."""
-    import platformdirs
-
-    user = Path(platformdirs.user_cache_dir("lang-splat-ns", appauthor=False)) / "weights"
-    return list(dict.fromkeys([cache_folder(), user]))
+    return list(dict.fromkeys([cache_folder(), _user_folder() / "weights"]))
 
 
 def find(name: str, explicit: Path | None = None) -> Path:
@@ -174,12 +169,13 @@ def ls() -> list[dict[str, str | int | None]]:
 def digest(path: Path) -> str:
     """SHA-256 of a weights file, 64 hex digits.
 
-    Gigabytes take seconds to read, so the answer is noted in a file beside it, together with size and date, and
-    believed as long as these stay the same.
+    Gigabytes take seconds to read, so the answer is noted together with the file's size and date, and believed as long
+    as these stay the same. The note goes to the user's cache folder, since the file may lie in somebody else's.
     """
+    path = path.resolve()
     status = path.stat()
-    stamp = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    note = path.with_name(f".{path.name}.sha256.json")
+    stamp = {"path": str(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    note = _user_folder() / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
     try:
         noted = json.loads(note.read_text(encoding="utf-8"))
         if {key: noted[key] for key in stamp} == stamp:
@@ -247,6 +243,12 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     os.replace(partial, target)
     CONSOLE.print(f"{entry.name}: {target}")
     return target
+
+
+def _user_folder() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("lang-splat-ns", appauthor=False))
 
 
 def _download(entry: Published, partial: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from nerfstudio.configs.experiment_config import ExperimentConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
@@ -20,7 +21,7 @@ def check_data(config: ExperimentConfig) -> None:
         UserError: no data given, folder missing or empty, photos without poses, a broken `transforms.json`,
             or an image that it names and that cannot be read.
     """
-    manager = config.pipeline.datamanager
+    manager: Any = config.pipeline.datamanager
     data = manager.data or manager.dataparser.data
     if data is None or str(data) in ("", "."):
         raise UserError("No data: give a folder with --data (lang-splat demo --scene-only --out DIR makes one).")
@@ -68,4 +69,6 @@ def _check_image(path: Path, transforms: Path) -> None:
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing, although {transforms} lists it; restore it or remove its frame.") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: not a readable image ({error}); replace it or remove its frame from {transforms}.") from error
+        raise UserError(
+            f"{path}: not a readable image ({error}); replace it or remove its frame from {transforms}."
+        ) from error

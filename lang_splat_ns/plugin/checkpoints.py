@@ -71,4 +71,6 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
             return path, load(path)
         except UserError as error:
             CONSOLE.print(f"[yellow]Skipped: {error}[/yellow]")
-    raise UserError(f"{folder}: no readable checkpoint (step-*.ckpt); --load-dir wants a run's nerfstudio_models folder.")
+    raise UserError(
+        f"{folder}: no readable checkpoint (step-*.ckpt); --load-dir wants a run's nerfstudio_models folder."
+    )

@@ -66,7 +66,7 @@ class LanguageDataManagerConfig(SplatDataManagerConfig):
     points_per_side: int | None = None
     """Point grid of the SAM family; time grows with its square. By default 32, as in LangSplat."""
     cache_dir: Path | None = None
-    """Where label maps and embeddings are kept; by default .lang_splat_cache in the data folder, or the user's cache."""
+    """Where label maps and embeddings are kept; by default .lang_splat_cache in the data folder or the user's cache."""
 
 
 class LanguageDataManager(SplatDataManager):
@@ -83,7 +83,7 @@ class LanguageDataManager(SplatDataManager):
         spec = PerceptionSpec(
             self.config.encoder, self.config.segmenter, self.config.points_per_side, self.config.cache_dir
         )
-        return FrameFeatureSource(self.train_dataset, spec, Path(self.config.data), str(self.device))
+        return FrameFeatureSource(self.train_dataset, spec, Path(str(self.config.data)), str(self.device))
 
     def train_camera_copy(self) -> Cameras:
         """All training cameras, undistorted, on the training device."""

@@ -9,7 +9,7 @@ from typing import Any
 from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import ModelConfig
-from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig, module_wrapper
 
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
@@ -43,6 +43,14 @@ class SplatPipeline(VanillaPipeline):
     A checkpoint of it also holds the random generators; they are restored just before the first step of a resume.
     """
 
+    config: Any
+    datamanager: Any
+
+    @property
+    def model(self) -> Any:
+        """The model, also where it is wrapped for several GPUs."""
+        return module_wrapper(self._model)
+
     def __init__(self, config: SplatPipelineConfig, *args: Any, **kwargs: Any) -> None:
         try:
             super().__init__(config, *args, **kwargs)
@@ -62,10 +70,12 @@ class SplatPipeline(VanillaPipeline):
             gaussians = read_gaussians(Path(self.config.model.init_from), frame, self.config.model.ply_frame)
             self.model.set_gaussians(gaussians)
 
-    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
         """The data manager's and model's callbacks, after the one that restores random states."""
         restore = TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._restore_random_state)
-        return [restore, *super().get_training_callbacks(attributes)]
+        return [restore, *super().get_training_callbacks(training_callback_attributes)]
 
     def _restore_random_state(self, step: int) -> None:
         if self._random_state is not None:
@@ -93,8 +103,6 @@ class LanguagePipelineConfig(SplatPipelineConfig):
 
 class LanguagePipeline(SplatPipeline):
     """Connects a language model with its features, its encoder and its ground truth."""
-
-    config: LanguagePipelineConfig
 
     def __init__(self, config: LanguagePipelineConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)

@@ -27,7 +27,7 @@ class SafeTrainerConfig(TrainerConfig):
     def save_config(self) -> None:
         """Write config.yml, which also tells the pipeline where its run lies."""
         if hasattr(self.pipeline, "run_dir"):
-            self.pipeline.run_dir = self.get_base_dir()
+            setattr(self.pipeline, "run_dir", self.get_base_dir())  # noqa: B010 - only language pipelines have it.
         super().save_config()
 
 

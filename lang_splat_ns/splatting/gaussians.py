@@ -134,14 +134,14 @@ def transform(gaussians: Gaussians, frame: Similarity) -> Gaussians:
 
 
 def _mean_neighbour_distance(points: Tensor) -> Tensor:
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     xyz = points.detach().cpu().double().numpy()
     neighbours = min(4, len(xyz))
     if neighbours < 2:
         # A single point has no neighbour to take its size from.
         return torch.full((len(xyz),), 0.01, device=points.device)
-    distance, _ = cKDTree(xyz).query(xyz, k=neighbours)
+    distance, _ = KDTree(xyz).query(xyz, k=neighbours)
     return torch.from_numpy(distance[:, 1:].mean(1)).float().to(points.device)
 
 
@@ -150,7 +150,12 @@ def _random_quaternions(count: int) -> Tensor:
     u, v, w = torch.rand(3, count)
     a, b = torch.sqrt(1 - u), torch.sqrt(u)
     return torch.stack(
-        [a * torch.sin(2 * torch.pi * v), a * torch.cos(2 * torch.pi * v), b * torch.sin(2 * torch.pi * w), b * torch.cos(2 * torch.pi * w)],
+        [
+            a * torch.sin(2 * torch.pi * v),
+            a * torch.cos(2 * torch.pi * v),
+            b * torch.sin(2 * torch.pi * w),
+            b * torch.cos(2 * torch.pi * w),
+        ],
         dim=-1,
     )
 
@@ -187,7 +192,7 @@ def _rotate_harmonics(rest: Tensor, rotation: np.ndarray) -> Tensor:
 
     if rest.shape[1] == 0:
         return rest
-    degree = int(round((rest.shape[1] + 1) ** 0.5)) - 1
+    degree = round((rest.shape[1] + 1) ** 0.5) - 1
     generator = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(64, 3, generator=generator, dtype=torch.float64), dim=-1)
     before = spherical_harmonics_basis(degree, directions)  # [64, K]

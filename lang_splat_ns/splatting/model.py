@@ -122,8 +122,9 @@ class GaussianSplattingModel(SplatfactoModel):
         """nerfstudio's outputs from a splatted image [H, W, 3 or 4] and its alpha [H, W, 1]."""
         background = self._get_background_color()
         rgb = (image[..., :3] + (1 - alpha) * background).clamp(0.0, 1.0)
-        if self.config.use_bilateral_grid and self.training and "cam_idx" in (camera.metadata or {}):
-            rgb = self._apply_bilateral_grid(rgb[None], camera.metadata["cam_idx"], *rgb.shape[:2])[0]
+        metadata = camera.metadata or {}
+        if self.config.use_bilateral_grid and self.training and "cam_idx" in metadata:
+            rgb = self._apply_bilateral_grid(rgb[None], metadata["cam_idx"], *rgb.shape[:2])[0]
         return {
             "rgb": rgb,
             "depth": _expected_depth(image[..., 3:4], alpha) if with_depth else None,

@@ -7,15 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lang_splat_ns.splatting.cpu_compositing import composite
-from lang_splat_ns.splatting.cpu_projection import project_compiled
 from lang_splat_ns.splatting.projection import project
 from lang_splat_ns.splatting.spherical_harmonics import (
     spherical_harmonics,
     spherical_harmonics_basis,
     view_directions,
 )
-from lang_splat_ns.splatting.tile_lists import TILE
 
 __all__ = ["rasterize", "spherical_harmonics", "spherical_harmonics_basis", "view_directions"]
 
@@ -85,6 +82,11 @@ def _rasterize_cpu(
     sh_degree, extra, background, near_plane, absgrad, antialiased,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:  # fmt: skip
     """Our backend: projection, then tile lists and compositing in compiled loops."""
+    # Imported here, because every ns-* command imports this module and numba is slow to import.
+    from lang_splat_ns.splatting.cpu_compositing import composite
+    from lang_splat_ns.splatting.cpu_projection import project_compiled
+    from lang_splat_ns.splatting.tile_lists import TILE
+
     # The compiled projection takes the camera as given; refining poses is rarer, and goes through torch.
     moving_camera = torch.is_grad_enabled() and (viewmat.requires_grad or K.requires_grad)
     projector = project if moving_camera else project_compiled
