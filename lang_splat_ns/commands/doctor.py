@@ -77,8 +77,11 @@ def _print_cache(data: Path | None) -> None:
         _line("root", "give --data to look at a data set's cache")
         return
     _line("root", str(root))
-    for stage in FeatureStore(root).health():
-        _line(stage.stage, f"{stage.records} records, {stage.bytes / 1e6:.1f} MB, {stage.set_aside} set aside")
+    health = FeatureStore(root).health()
+    _line("writable", "yes" if health.writable else "no: give another folder with --cache-dir")
+    for stage in health.stages:
+        _line(stage.stage, f"{stage.records} records, {stage.size / 1e6:.1f} MB")
+    _line("set aside", str(health.quarantined))
 
 
 def _version(package: str) -> str:
