@@ -26,7 +26,9 @@ def write_demo_report(
     facts: dict[str, Any],
 ) -> None:
     """Write the page; see `write_report`."""
-    write_report(path, "lang-splat demo", scores, answer_pictures(run, answers), metrics, facts)
+    # The page shows the language scores at its head already.
+    image_metrics = {name: value for name, value in metrics.items() if name not in scores.summary}
+    write_report(path, "lang-splat demo", scores, answer_pictures(run, answers), image_metrics, facts)
 
 
 def answer_pictures(run: Run, answers: list[UnitAnswer]) -> list[UnitPictures]:
