@@ -1,0 +1,1 @@
+"""Home of FastLGS; it registers no method yet."""

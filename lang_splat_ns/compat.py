@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 from typing import Any
 
 import numpy as np
@@ -39,16 +38,6 @@ def warn_about_gsplat() -> None:
     version = importlib.metadata.version("gsplat")
     if version.startswith("1.5.3"):
         CONSOLE.print("[yellow]gsplat 1.5.3 never resets opacities (gsplat issue 797); use 1.4.0 or 1.5.2.[/yellow]")
-
-
-def default_device() -> str:
-    """The device that training uses where none is asked for: "cuda" where there is one, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def is_finite_number(value: object) -> bool:
-    """True for an int or float that is neither NaN nor infinite."""
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _multiarray_modules() -> list[Any]:

@@ -1,0 +1,1 @@
+"""Home of LERF; it registers no method yet."""

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lang_splat_ns.perception.mask_nms import MaskNmsSettings, mask_nms, mask_scores
-from lang_splat_ns.perception.sam_decoder import PointDecoder
+from lang_splat_ns.perception.parallel import map_on_cores
+from lang_splat_ns.perception.sam_decoder import ImageTokens, PointDecoder
 from lang_splat_ns.perception.segmenters import SAM_LEVELS, LabelMaps, compact
 
 LOW_RESOLUTION = 256
@@ -107,22 +108,30 @@ class MaskGenerator:
         points = grid_points(self._settings.points_per_side, inner).to(embedding.device)
         low = tuple(-(-length * LOW_RESOLUTION // side) for length in inner)
         rows = -(-low[0] // 4)
-        found: list[list[tuple[Tensor, Tensor, Tensor]]] = [[], [], []]
-        for start in range(0, len(points), self._batch):
-            image_tokens, mask_tokens, quality = self._decoder.attend(tokens, points[start : start + self._batch])
-            good = (quality > self._settings.predicted_iou).any(dim=1)
-            if not good.any():
-                continue
-            quality = quality[good]
-            logits = self._decoder.draw(image_tokens[good], mask_tokens[good], tokens.grid, rows)
-            logits = logits[..., : low[0], : low[1]]
-            stability = stability_scores(logits)
-            passed = (quality > self._settings.predicted_iou) & (stability >= self._settings.stability)
-            for output, rows_kept in enumerate(passed.T):
-                kept = (logits[rows_kept, output].half(), quality[rows_kept, output], stability[rows_kept, output])
-                found[output].append(kept)
-        empty = (embedding.new_zeros((0, *low)).half(), embedding.new_zeros(0), embedding.new_zeros(0))
-        return [Candidates(*(torch.cat(part) for part in zip(empty, *parts, strict=True))) for parts in found]
+        batches = points.split(self._batch)
+
+        def decode(batch: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+            return self._passing(tokens, batch, (low[0], low[1]), rows)
+
+        found = map_on_cores(decode, batches) if embedding.device.type == "cpu" else [decode(part) for part in batches]
+        return [Candidates(*map(torch.cat, zip(*parts, strict=True))) for parts in zip(*found, strict=True)]
+
+    def _passing(
+        self, tokens: ImageTokens, points: Tensor, low: tuple[int, int], rows: int
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Logits, predicted IoU and stability of the masks of a few points that pass, per output of the network."""
+        image_tokens, mask_tokens, quality = self._decoder.attend(tokens, points)
+        # Quality is known before the masks are drawn, which is half of the work.
+        good = (quality > self._settings.predicted_iou).any(dim=1)
+        quality = quality[good]
+        logits = self._decoder.draw(image_tokens[good], mask_tokens[good], tokens.grid, rows)
+        logits = logits[..., : low[0], : low[1]]
+        stability = stability_scores(logits)
+        passed = (quality > self._settings.predicted_iou) & (stability >= self._settings.stability)
+        return [
+            (logits[kept, output].half(), quality[kept, output], stability[kept, output])
+            for output, kept in enumerate(passed.T)
+        ]
 
     def _label_map(
         self, candidates: Candidates, size: tuple[int, int], inner: tuple[int, int], side: int

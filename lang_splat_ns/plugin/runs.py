@@ -47,8 +47,6 @@ def open_run(load_config: Path) -> Run:
 
     def run_lies_here(config: Any) -> Any:
         # A run stays usable when its folder is moved or opened from elsewhere.
-        config.output_dir, config.experiment_name = load_config.parent, ""
-        config.method_name_of_run, config.timestamp = config.method_name, ""
         config.get_base_dir = lambda: load_config.parent
         return config
 
