@@ -121,7 +121,7 @@ class MaskGenerator:
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Logits, predicted IoU and stability of the masks of a few points that pass, per output of the network."""
         image_tokens, mask_tokens, quality = self._decoder.attend(tokens, points)
-        # Quality is known before the masks are drawn, which is half of the work.
+        # Quality is known before the masks are drawn, which is a third of the work.
         good = (quality > self._settings.predicted_iou).any(dim=1)
         quality = quality[good]
         logits = self._decoder.draw(image_tokens[good], mask_tokens[good], tokens.grid, rows)
