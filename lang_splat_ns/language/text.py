@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lang_splat_ns.errors import UserError
+from lang_splat_ns.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from lang_splat_ns.perception.encoders import Encoder
@@ -81,6 +82,7 @@ class TextCache:
         self._rows: OrderedDict[str, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
+    @uninterrupted()
     def embed(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
         """Embeddings of `texts`, in their order: float32 [Q, D], unit rows, on `device`.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from nerfstudio.utils.colormaps import apply_float_colormap
-from nerfstudio.viewer.viewer_elements import ViewerText
 from torch import Tensor
 
 from lang_splat_ns.errors import UserError
@@ -52,10 +52,15 @@ class TextSide:
 
 
 class Prompts:
-    """The active query, set by the configuration, the viewer's text boxes, or a command."""
+    """The active query, set by the configuration, the viewer's text boxes, or a command.
 
-    def __init__(self, text_side: Callable[[], TextCache], queries: tuple[str, ...]) -> None:
-        self._texts = text_side
+    Args:
+        texts: gives the text side; raises `UserError` where the encoder cannot be had or is not the scene's.
+        queries: prompts to begin with.
+    """
+
+    def __init__(self, texts: Callable[[], TextCache], queries: tuple[str, ...]) -> None:
+        self._texts = texts
         self._silent = False
         self.query = Query(positives=queries) if queries else None
 
@@ -73,35 +78,56 @@ class Prompts:
             self._silent = before
 
     def submit(self, positives: str, negatives: str) -> str:
-        """Take over text as a person types it; returns a status line and never raises for half-typed text."""
+        """Take over text as a person types it; returns what is wrong with it and never raises for half-typed text.
+
+        While nothing in a text can be understood the last query stays, so that the picture does not jump with every
+        key; no text at all ends it.
+        """
         if not positives.strip():
             self.query = None
             return ""
         try:
-            asked = parse_prompts(positives)
             against = parse_prompts(negatives) if negatives.strip() else ()
-            refused = refused_texts(self._texts().encoder, [*asked, *against])
+            return self.ask(Query(parse_prompts(positives), against))
         except UserError as error:
             return str(error)
-        known = tuple(prompt for prompt in asked if prompt not in refused)
-        self.query = Query(known, tuple(text for text in against if text not in refused)) if known else None
-        return "; ".join(refused.values())
+
+    def ask(self, query: Query) -> str:
+        """Take over what the encoder can represent of a query, if that is anything; returns what it cannot, by lines.
+
+        Every text is embedded here, so that the renders that follow only look it up.
+
+        Raises:
+            UserError: there is no encoder to ask.
+        """
+        texts = self._texts()
+        refused = _refused(texts, (*query.positives, *query.negatives))
+        positives, negatives = (
+            tuple(text for text in asked if text not in refused) for asked in (query.positives, query.negatives)
+        )
+        if positives:
+            texts.embed(positives)
+            texts.negatives(negatives)
+            self.query = replace(query, positives=positives, negatives=negatives)
+        return "\n".join(refused.values())
+
+    def recheck(self) -> str:
+        """Ask the present query anew, and end it where it cannot be answered; returns why."""
+        if self.query is None:
+            return ""
+        query, self.query = self.query, None
+        try:
+            return self.ask(query)
+        except UserError as error:
+            return str(error)
 
 
-class PromptBoxes:
-    """Two plain text boxes and a status line in nerfstudio's viewer."""
-
-    def __init__(self, prompts: Prompts) -> None:
-        start = "; ".join(prompts.query.positives) if prompts.query else ""
-        hint = "Separate prompts with ';'; each shows as an output relevancy_<i>."
-        self._prompts = prompts
-        self.positives = ViewerText("Prompts", start, cb_hook=self._submit, hint=hint)
-        self.negatives = ViewerText("Negatives", "", cb_hook=self._submit, hint="Empty: the encoder's own.")
-        self.status = ViewerText("Status", "", disabled=True)
-
-    def _submit(self, element: ViewerText) -> None:
-        del element
-        self.status.value = self._prompts.submit(self.positives.value, self.negatives.value)
+def _refused(texts: TextCache, asked: tuple[str, ...]) -> dict[str, str]:
+    try:
+        texts.embed(asked)
+    except KeyError:
+        return refused_texts(texts.encoder, asked)
+    return {}
 
 
 def prompt_outputs(maps: RelevancyMaps, rgb: Tensor) -> dict[str, Tensor]:

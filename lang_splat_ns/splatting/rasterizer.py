@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lang_splat_ns.interrupts import uninterrupted
 from lang_splat_ns.splatting.projection import project
 from lang_splat_ns.splatting.spherical_harmonics import (
     spherical_harmonics,
@@ -77,6 +78,7 @@ def rasterize(
     )  # fmt: skip
 
 
+@uninterrupted()
 def _rasterize_cpu(
     means, quats, scales, opacities, colors, viewmat, K, width, height,
     sh_degree, extra, background, near_plane, absgrad, antialiased,
