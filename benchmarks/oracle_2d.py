@@ -66,8 +66,8 @@ class Oracle2D:
     report: Path | None = None
     """Write an HTML page with pictures to this file."""
 
-    def main(self) -> None:
-        """Extract what is missing, evaluate, print and write."""
+    def main(self) -> LanguageScores:
+        """Extract what is missing, evaluate, print and write; returns the scores."""
         labels, pairs = labelled_photos(self.data, self.downscale)
         segmenter_name = self.segmenter or default_segmenter(self.device)
         segmenter = make_segmenter(segmenter_name, device=self.device, points_per_side=self.points_per_side)
@@ -106,6 +106,7 @@ class Oracle2D:
             "extraction seconds (0 where cached)": round(extraction_seconds, 1),
         }
         self._publish(scores, facts, pictures)
+        return scores
 
     def _publish(self, scores: LanguageScores, facts: dict[str, Any], pictures: list[UnitPictures]) -> None:
         for key, value in scores.summary.items():
