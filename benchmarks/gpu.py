@@ -38,9 +38,9 @@ from lang_splat_ns.files import write_text
 class Size:
     """How much of everything is done."""
 
-    splats: int
-    width: int
-    height: int
+    parity_splats: int
+    parity_width: int
+    parity_height: int
     geometry_steps: int
     feature_steps: int
     autoencoder_epochs: int
@@ -58,14 +58,14 @@ def run(data: Path, features: Path | None, device: torch.device, size: Size) -> 
         UserError: the data set or the features cannot be read.
     """
     photos = read_posed_photos(data, device)
-    source = read_labelled_photos(photos.train, features, device) if features is not None else None
+    source = read_labelled_photos(photos.train, features) if features is not None else None
     result: dict[str, Any] = {"facts": facts(device), "data": data.resolve().name}
-    result["parity"] = compare(device, size.splats, size.width, size.height)
+    result["parity"] = compare(device, size.parity_splats, size.parity_width, size.parity_height)
     yield result
     geometry = GeometryTraining(photos, size.geometry_steps)
     result["geometry"] = geometry.run()
     yield result
-    source = source or random_labelled_photos(photos.train, device)
+    source = source or random_labelled_photos(photos.train)
     training = FeatureTraining(geometry.gaussians(), source, size.autoencoder_epochs)
     result["features"] = training.run(size.feature_steps)
     yield result
@@ -87,11 +87,15 @@ def check_device(name: str) -> torch.device:
     """The torch device.
 
     Raises:
-        UserError: CUDA is asked for and not there.
+        UserError: there is no such device here.
     """
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: torch {torch.__version__} finds no CUDA here; --device cpu runs anywhere.")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is no name of a torch device; say cuda, cuda:1 or cpu.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: torch {torch.__version__} finds no such GPU; --device cpu runs anywhere.")
+    return device
 
 
 def _version(package: str) -> str:
@@ -128,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         device, shown = check_device(options.device), set()
         for result in run(options.data, options.features, device, _size(options)):
-            for part in result.keys() - shown:
+            for part in [part for part in result if part not in shown]:
                 CONSOLE.print(part, _brief(result[part]))
             shown = set(result)
             if options.out is not None:

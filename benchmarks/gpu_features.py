@@ -25,6 +25,8 @@ from lang_splat_ns.splatting.rasterizer import rasterize
 CODE_DIM = 3
 LEARNING_RATE = 0.0025
 AUTOENCODER_EPOCHS = 100
+AUTOENCODER_RATE = 7e-4
+AUTOENCODER_BATCH = 64
 RANDOM_COUNTS = (40, 100, 200)
 """Masks per photo of the three levels, as many as SAM finds in photos of a room."""
 
@@ -34,7 +36,7 @@ WITHOUT_MASK = 0.1
 
 @dataclass(frozen=True)
 class LabelledPhotos:
-    """Label maps and embeddings of the training photos, on the device; a `targets.LabelledFrames`.
+    """Label maps and embeddings of the training photos, on the CPU as in the method; a `targets.LabelledFrames`.
 
     Attributes:
         frames: the photos.
@@ -60,7 +62,7 @@ class LabelledPhotos:
         return self.label_maps[index]
 
 
-def read_labelled_photos(photos: Sequence[Photo], folder: Path, device: torch.device) -> LabelledPhotos:
+def read_labelled_photos(photos: Sequence[Photo], folder: Path) -> LabelledPhotos:
     """Features of the photos from a feature store that extraction on another machine has filled.
 
     Raises:
@@ -77,16 +79,16 @@ def read_labelled_photos(photos: Sequence[Photo], folder: Path, device: torch.de
         frames=photos,
         levels=features[0].label_maps.levels,
         source=f"{segmenter} + {encoder}",
-        label_maps=[torch.from_numpy(feature.label_maps.labels).to(device) for feature in features],
-        rows=[[torch.from_numpy(rows).to(device) for rows in feature.embeddings] for feature in features],
+        label_maps=[torch.from_numpy(feature.label_maps.labels) for feature in features],
+        rows=[[torch.from_numpy(rows) for rows in feature.embeddings] for feature in features],
     )
 
 
-def random_labelled_photos(photos: Sequence[Photo], device: torch.device) -> LabelledPhotos:
+def random_labelled_photos(photos: Sequence[Photo]) -> LabelledPhotos:
     """Random masks and embeddings, as many and as large as SAM and CLIP would make. Quality means nothing with them."""
     rng = torch.Generator().manual_seed(0)
-    maps = [torch.stack([_random_map(photo, count, rng) for count in RANDOM_COUNTS]).to(device) for photo in photos]
-    rows = [[_random_rows(count, rng).to(device) for count in RANDOM_COUNTS] for _ in photos]
+    maps = [torch.stack([_random_map(photo, count, rng) for count in RANDOM_COUNTS]) for photo in photos]
+    rows = [[_random_rows(count, rng) for count in RANDOM_COUNTS] for _ in photos]
     return LabelledPhotos(photos, SAM_LEVELS, "random", maps, rows)
 
 
@@ -103,7 +105,7 @@ class FeatureTraining:
         self.gaussians, self.source = gaussians, source
         device = gaussians.means.device
         clock = Clock(device)
-        self.autoencoder = _fit(all_embeddings(source), epochs)
+        self.autoencoder = _fit(all_embeddings(source).to(device), epochs)
         self._autoencoder_seconds = clock.seconds()
         self._targets = CodeTargets(source, self.autoencoder, device)
         generator = torch.Generator().manual_seed(0)
@@ -165,7 +167,14 @@ class FeatureTraining:
 
 
 def _fit(embeddings: Tensor, epochs: int) -> SceneAutoencoder:
-    return fit_autoencoder(embeddings, code_dim=CODE_DIM, epochs=epochs, learning_rate=7e-4, batch_size=64, seed=0)
+    return fit_autoencoder(
+        embeddings,
+        code_dim=CODE_DIM,
+        epochs=epochs,
+        learning_rate=AUTOENCODER_RATE,
+        batch_size=AUTOENCODER_BATCH,
+        seed=0,
+    )
 
 
 def _frame(photo: Photo) -> Frame:
@@ -180,11 +189,10 @@ def _random_rows(count: int, rng: torch.Generator) -> Tensor:
 def _random_map(photo: Photo, count: int, rng: torch.Generator) -> Tensor:
     """Cells around random centres, some left without a mask: int32 [H, W]."""
     height, width = photo.image.shape[:2]
+    # On the photo's device, because this is a distance from every pixel to every centre.
     device = photo.image.device
-    size = torch.tensor([height, width])
-    centers = (torch.rand(count, 2, generator=rng) * size).to(device)
-    rows, columns = torch.arange(height, device=device) + 0.5, torch.arange(width, device=device) + 0.5
-    pixels = torch.cartesian_prod(rows, columns)  # [H * W, 2]
-    nearest = torch.cat([torch.cdist(chunk, centers).argmin(1) for chunk in pixels.split(1 << 16)])
-    empty = (torch.rand(count, generator=rng) < WITHOUT_MASK).to(device)
+    centers = (torch.rand(count, 2, generator=rng) * torch.tensor([height, width])).to(device)
+    pixels = torch.cartesian_prod(torch.arange(height, device=device), torch.arange(width, device=device)) + 0.5
+    nearest = torch.cat([torch.cdist(chunk, centers).argmin(1) for chunk in pixels.split(1 << 16)]).cpu()
+    empty = torch.rand(count, generator=rng) < WITHOUT_MASK
     return torch.where(empty[nearest], -1, nearest).to(torch.int32).reshape(height, width)

@@ -121,7 +121,7 @@ def _random_inputs(case: Case, splats: int, width: int, height: int) -> Inputs:
 
 def _draw(function: Any, inputs: Inputs, case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Render and backpropagate: image, alpha, and the gradients by name."""
-    moved = {name: tensor.to(device, dtype) for name, tensor in inputs.items()}
+    moved = {name: tensor.to(device, dtype, copy=True) for name, tensor in inputs.items()}
     v_image, v_alpha, K = moved.pop("v_image"), moved.pop("v_alpha"), moved.pop("K")
     leaves = {name: tensor.requires_grad_() for name, tensor in moved.items()}
     image, alpha, info = function(

@@ -58,7 +58,7 @@ def read_posed_photos(folder: Path, device: torch.device) -> PosedPhotos:
     """Read `transforms.json`, its photos and its `.ply` of points; all tensors go to `device`.
 
     Raises:
-        UserError: a file is missing, or the photos are distorted.
+        UserError: a file is missing, the photos are distorted, or none or all of them are held out.
     """
     meta = _read_json(folder / "transforms.json")
     frames = sorted(meta["frames"], key=lambda frame: frame["file_path"])
@@ -68,6 +68,8 @@ def read_posed_photos(folder: Path, device: torch.device) -> PosedPhotos:
     poses[:, :3, 3] = (poses[:, :3, 3] - center) * scale
     photos = [_read_photo(folder, {**meta, **frame}, pose, device) for frame, pose in zip(frames, poses, strict=True)]
     held_out = _held_out([frame["file_path"] for frame in frames], meta)
+    if all(held_out) or not any(held_out):
+        raise UserError(f"{folder} must have photos to train on and others to hold out; it holds out {sum(held_out)}.")
     points, colors = read_points(folder / meta.get("ply_file_path", "sparse_pc.ply"))
     return PosedPhotos(
         train=[photo for photo, kept in zip(photos, held_out, strict=True) if not kept],
