@@ -283,7 +283,7 @@ def test_unknown_data_and_a_place_that_cannot_be_written(tmp_path: Path) -> None
     with pytest.raises(UserError, match="nowhere: no such folder"):
         open_store(tmp_path / "nowhere", tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to the feature cache .*--cache-dir"):
+    with pytest.raises(UserError, match=r"cannot write to the feature cache .*--cache-dir"):
         FeatureStore(tmp_path / "file" / "cache").check_writable()
 
 

@@ -110,8 +110,8 @@ def extract_on_ray(job: Job, workers: int | None = None) -> None:
         raise
     except ray.exceptions.RayActorError as error:
         raise UserError(
-            f"a Ray worker died {RETRIES + 1} times at the same photo, perhaps for want of memory (fewer --workers "
-            f"need less): {str(error).splitlines()[0]} What is finished is kept."
+            f"a Ray worker died {RETRIES + 1} times at one photo, or never started: {str(error).splitlines()[0]} "
+            f"Is this package on every machine of the cluster, and memory for all --workers? What is finished is kept."
         ) from error
     finally:
         if not already_connected:

@@ -37,6 +37,7 @@ def check_nerfstudio_folder(data: Path) -> None:
     Raises:
         UserError: as `check_data`.
     """
+    check_exists(data)
     transforms = data if data.suffix == ".json" else data / "transforms.json"
     if not transforms.is_file():
         raise UserError(_why_no_transforms(data))
