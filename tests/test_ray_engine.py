@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from perception_fakes import DeadlyStripes, MeanColour, Stripes
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.extract import Frame, extract
 from lang_splat_ns.perception.feature_store import FeatureStore
-from lang_splat_ns.perception.ray_engine import Job, extract_on_ray
+from lang_splat_ns.perception.ray_engine import Job, Worker, extract_on_ray
 
 PHOTOS = 12
 
@@ -28,9 +29,20 @@ def cluster() -> Iterator[None]:
             patch.setenv(name, value)
         import ray
 
-        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80_000_000)
+        _start(ray)
         yield
         ray.shutdown()
+
+
+def _start(ray: Any, tries: int = 3) -> None:
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80_000_000)
+    except Exception:
+        # Ray gives itself 30 seconds, which a busy machine may miss.
+        ray.shutdown()
+        if tries == 1:
+            raise
+        _start(ray, tries - 1)
 
 
 def make_frames() -> list[Frame]:
@@ -70,3 +82,13 @@ def test_other_networks_on_a_worker_are_refused(tmp_path: Path) -> None:
         extract_on_ray(job, workers=1)
     assert "\n" not in str(caught.value)
     assert contents(store) == {}
+
+
+def test_settings_travel_to_workers_that_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANG_SPLAT_OFFLINE", "1")
+    monkeypatch.setenv("LANG_SPLAT_WEIGHTS", "/here")
+    job = Job([], lambda: (Stripes(), MeanColour()), "", "", FeatureStore(tmp_path))
+    monkeypatch.delenv("LANG_SPLAT_OFFLINE")
+    monkeypatch.setenv("LANG_SPLAT_WEIGHTS", "/there")
+    Worker(job)
+    assert (os.environ["LANG_SPLAT_OFFLINE"], os.environ["LANG_SPLAT_WEIGHTS"]) == ("1", "/there")

@@ -137,6 +137,7 @@ def _run(ray: Any, job: Job, lacking: list[int], workers: int | None) -> None:
     actor = ray.remote(
         num_cpus=_share(cpus, count), num_gpus=_share(gpus, count), max_restarts=-1, max_task_retries=RETRIES
     )(Worker)
+    # Ray remarks that restarted workers need this object again; it lives as long as this reference does.
     shared = ray.put(job)
     pool = ActorPool([actor.remote(shared) for _ in range(count)])
     for index in lacking:
@@ -163,9 +164,13 @@ def _connect(ray: Any) -> None:
     # Ray itself looks for RAY_ADDRESS, then for a cluster that runs on this machine, and then starts one.
     try:
         ray.init(include_dashboard=False, log_to_driver=True)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        # Ray raises many kinds, among them a bare Exception where a busy machine does not start it within 30 seconds.
         where = os.environ.get("RAY_ADDRESS", "this machine")
-        raise UserError(f"cannot reach a Ray cluster ({where}): {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"cannot reach a Ray cluster ({where}): {str(error).splitlines()[0]} Is it running, and if it wants a "
+            f"token, is this machine set up for that (Ray's RAY_AUTH_MODE)?"
+        ) from error
 
 
 def _import_ray() -> Any:
