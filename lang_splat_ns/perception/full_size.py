@@ -175,7 +175,7 @@ def remove_specks(
     """
     left, top, right, bottom = (int(not border) for border in borders)
     inside = np.pad(crop, ((top, bottom), (left, right))).astype(np.uint8)
-    pieces, areas = _components(1 - inside)
+    pieces, areas = _components((inside == 0).astype(np.uint8))
     small = areas < min_area
     # Piece 0 is the mask itself. What touches the frame goes on outside of it, however little of it is in here.
     small[0] = False
@@ -183,7 +183,7 @@ def remove_specks(
     inside[small[pieces]] = 1
     islands, areas = _components(inside)
     areas[0] = 0
-    keep = areas >= min_area
+    keep = areas >= max(min_area, 1)
     if not keep.any():
         keep[np.argmax(areas)] = len(areas) > 1
     kept = keep[islands]
