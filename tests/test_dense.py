@@ -1,4 +1,4 @@
-"""Dense encoders: MaskCLIP's change against the untouched network with its attention replaced, pooling against a loop."""
+"""Dense encoders: MaskCLIP's change against a network with its attention replaced, pooling against a loop."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import tiny_clips
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_open_clip import tiny_network
 from torch.nn import functional as F
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception import dense_encoder
 from lang_splat_ns.perception.dense_encoder import DenseEncoder, pool
 from lang_splat_ns.perception.encoders import Encoder, RegionTask, embed_many, make_encoder
-from test_open_clip import tiny_network
 
 SAVERS: dict[str, Callable[[Path], Path]] = {
     "clip": tiny_clips.save_clip,

@@ -1,4 +1,4 @@
-"""transformers' CLIPs by name, on tiny random models of the real classes that are saved and loaded like published ones."""
+"""transformers' CLIPs by name, on tiny random models of the real classes, saved and loaded like published ones."""
 
 from __future__ import annotations
 

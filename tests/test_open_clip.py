@@ -1,4 +1,4 @@
-"""open_clip's models on tiny random networks: plain ones, text towers from the hub, SigLIP; and weights that are not here."""
+"""open_clip's models on tiny random networks: plain, with text towers from the hub, SigLIP; and missing weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny random models of the real classes, with real tokenizers over a few characters, as folders of `save_pretrained`."""
+"""Tiny random models of the real classes, with real tokenizers over a few characters, saved as published ones are."""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
-from typing import Protocol, TypeVar
+from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lang_splat_ns.batches import batched
 from lang_splat_ns.perception.crops import Box, CropKind, CropPlan, cut, region_boxes
 from lang_splat_ns.perception.encoders import RegionTask, check_texts
 from lang_splat_ns.perception.prompt_templates import checked_choice, sentences
@@ -28,8 +29,6 @@ _BATCH = {"cpu": 32, "cuda": 256}
 _TEXTS = 256
 _PHOTOS_ON_CUDA = 8
 _CUTTERS = 8
-
-T = TypeVar("T")
 
 
 class ClipNetwork(Protocol):
@@ -124,7 +123,7 @@ class ClipEncoder:
 
     @property
     def photos_at_once(self) -> int:
-        """How many photos fill common batches. On a CPU one, whose vectors then depend on no other photo, to the bit."""
+        """How many photos fill common batches. On a CPU one, whose vectors then depend on no other, to the bit."""
         return 1 if self._kind == "cpu" else _PHOTOS_ON_CUDA
 
     def embed_regions(
@@ -146,7 +145,7 @@ class ClipEncoder:
                 row[:] = order.weight * vector + (0.0 if np.isnan(row[0]) else row)
         if len(self.plan.kinds) > 1:
             sums /= np.linalg.norm(sums, axis=1, keepdims=True)
-        return [sums[start:end] for start, end in zip(starts[:-1], starts[1:], strict=True)]
+        return [sums[start:end] for start, end in pairwise(starts)]
 
     def encode_crops(self, crops: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Unit vectors [B, dim] of square crops, uint8 [side, side, 3] each."""
@@ -220,10 +219,3 @@ def _orders(tasks: Sequence[RegionTask], plan: CropPlan) -> Iterator[_Order]:
         for region, box in region_boxes(task.labels, task.count):
             for kind, weight in zip(plan.kinds, plan.weights, strict=True):
                 yield _Order(task, index, region, box, kind, weight)
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last one perhaps shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -49,7 +49,9 @@ class CropPlan:
         unknown = [kind for kind in kinds if kind not in get_args(CropKind)]
         if unknown or len(set(kinds)) < len(kinds):
             what = f"unknown crop {unknown[0]!r}" if unknown else "a crop comes twice"
-            raise UserError(f"crops {text!r}: {what}; join {', '.join(get_args(CropKind))} with '+', for example black+context")
+            raise UserError(
+                f"crops {text!r}: {what}; join {', '.join(get_args(CropKind))} with '+', for example black+context"
+            )
         weights = tuple(_weight(number, text) if colon else 1.0 for _, colon, number in parts)
         # A mean over one crop is that crop, whatever it weighs.
         return cls(cast(tuple[CropKind, ...], tuple(kinds)), weights if len(kinds) > 1 else (1.0,))

@@ -84,9 +84,7 @@ class DenseEncoder:
         return self._inner.encode_patches(resized)
 
 
-def pool(
-    features: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], count: int
-) -> npt.NDArray[np.float32]:
+def pool(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.float32]:
     """Mean feature of each region, made unit: every pixel counts with the feature of the patch that it lies in.
 
     Args:

@@ -1,7 +1,7 @@
 """Models by repository name: the model hub's own cache, what lies in it, and how it gets there.
 
-The hub's client keeps one cache per user, resumes downloads and checks digests, so nothing is copied elsewhere. A folder
-in the form of `save_pretrained` may stand in for a repository everywhere.
+The hub's client keeps one cache per user, resumes downloads and checks digests, so nothing is copied elsewhere. A
+folder in the form of `save_pretrained` may stand in for a repository everywhere.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def model_folder(repository: str, name: str, without: str = WITHOUT) -> Path:
     if folder is not None:
         return folder
     if _looks_like_path(repository):
-        raise UserError(f"{repository}: no folder with a model in the form of save_pretrained (config.json and weights)")
+        raise UserError(
+            f"{repository}: no folder with a model in the form of save_pretrained (config.json and weights)"
+        )
     files = _wanted(_listing(repository, name, without), with_weights=True)
     if not any(_is_weights(file) for file in files):
         raise UserError(f"the repository {repository} has no weights that transformers could load")

@@ -104,8 +104,8 @@ def _check_timm(model_name: str) -> None:
 
     if "timm_model_name" in _config(model_name)["vision_cfg"] and timm_model.timm is None:
         raise UserError(
-            f"open_clip:{model_name} needs timm 1.0 or newer: `uv pip install 'timm>=1.0.17'` (nerfstudio's pin of 0.6.7 "
-            f"is for nothing that it uses), or take the encoder siglip2, which does without"
+            f"open_clip:{model_name} needs timm 1.0 or newer: `uv pip install 'timm>=1.0.17'` (nerfstudio pins 0.6.7 "
+            f"without using it), or take the encoder siglip2, which does without"
         )
 
 
@@ -147,7 +147,9 @@ def _load(model_name: str, tag: str, file: Path, device: str) -> OpenClipNetwork
     text_config, tokenizer_folder = _text_folders(model_name, tag)
     text = _config(model_name)["text_cfg"]
     # Folders in place of repository names keep the loaders from asking the network for what is here already.
-    local = {"text_cfg": {**text, "hf_model_name": str(text_config), "hf_model_pretrained": False}} if text_config else {}
+    local = (
+        {"text_cfg": {**text, "hf_model_name": str(text_config), "hf_model_pretrained": False}} if text_config else {}
+    )
     try:
         model = open_clip.create_model(
             model_name,

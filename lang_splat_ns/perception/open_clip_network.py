@@ -61,7 +61,9 @@ class OpenClipNetwork:
         rows, columns = grid.shape[-2:]
         tokens = grid.flatten(2).transpose(1, 2)
         start = visual.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
-        tokens = torch.cat([start, tokens], dim=1) + _stretched(visual.positional_embedding, visual.grid_size, rows, columns)
+        tokens = torch.cat([start, tokens], dim=1) + _stretched(
+            visual.positional_embedding, visual.grid_size, rows, columns
+        )
         tokens = visual.ln_pre(tokens)
         *blocks, last = visual.transformer.resblocks
         for block in blocks:

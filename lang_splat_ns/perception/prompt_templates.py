@@ -10,9 +10,9 @@ PHRASE = ("{}",)
 """The prompt as it stands, which is what LERF and LangSplat do."""
 
 ENSEMBLES = {
-    "en": ("{}", "a photo of {}.", "a photo of a {}.", "a close-up of the {}.", "a cropped photo of the {}.", "there is a {} here."),
-    "zh": ("{}", "一张{}的照片。", "{}的照片。", "{}的特写。", "一张{}的局部照片。", "这里有{}。"),
-}  # fmt: skip
+    "en": ("{}", "a photo of {}.", "a photo of a {}.", "a close-up of the {}.", "a cropped photo of the {}."),
+    "zh": ("{}", "一张{}的照片。", "{}的照片。", "{}的特写。", "一张{}的局部照片。"),
+}
 """Language -> sentences whose unit vectors are averaged (Radford et al. 2021, CLIP, section 3.1.4)."""
 
 CHOICES = ("phrase", "ensemble")

@@ -144,7 +144,9 @@ def published(name: str) -> Published:
     """
     entry = PUBLISHED.get(ALIASES.get(name, name))
     if entry is None:
-        raise UserError(f"unknown weights {name!r}; known are {', '.join(PUBLISHED)} and, from the hub, {', '.join(hub_models())}")
+        raise UserError(
+            f"unknown weights {name!r}; known are {', '.join(PUBLISHED)} and, from the hub, {', '.join(hub_models())}"
+        )
     return entry
 
 
