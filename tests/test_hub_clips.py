@@ -14,9 +14,16 @@ from torch.nn import functional as F
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception import hub_clip_encoders
-from lang_splat_ns.perception.clip_encoder import CHINESE_NEGATIVES, LERF_NEGATIVES
 from lang_splat_ns.perception.crops import cut, region_boxes
-from lang_splat_ns.perception.encoders import Encoder, RegionTask, embed_many, make_encoder, photos_at_once
+from lang_splat_ns.perception.encoders import (
+    CHINESE_NEGATIVES,
+    LERF_NEGATIVES,
+    Encoder,
+    RegionTask,
+    embed_many,
+    make_encoder,
+    photos_at_once,
+)
 from lang_splat_ns.perception.hub_clip_network import patchify
 from lang_splat_ns.perception.prompt_templates import sentences
 

@@ -18,12 +18,8 @@ from torch.nn import functional as F
 
 from lang_splat_ns.batches import batched
 from lang_splat_ns.perception.crops import Box, CropKind, CropPlan, cut, region_boxes
-from lang_splat_ns.perception.encoders import RegionTask, check_texts
+from lang_splat_ns.perception.encoders import LERF_NEGATIVES, RegionTask, check_texts
 from lang_splat_ns.perception.prompt_templates import checked_choice, sentences
-
-LERF_NEGATIVES = ("object", "things", "stuff", "texture")
-CHINESE_NEGATIVES = ("物体", "东西", "材料", "纹理")
-"""LERF's canonical phrases in Chinese, for text towers that read nothing else."""
 
 _BATCH = {"cpu": 32, "cuda": 256}
 _TEXTS = 256

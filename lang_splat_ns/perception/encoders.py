@@ -15,6 +15,10 @@ from lang_splat_ns.perception.registry import Registry, call_with_known_argument
 
 DEFAULT_ENCODER = "open_clip"
 
+LERF_NEGATIVES = ("object", "things", "stuff", "texture")
+CHINESE_NEGATIVES = ("物体", "东西", "材料", "纹理")
+"""LERF's canonical phrases in Chinese, for text towers that read nothing else."""
+
 ENCODERS = Registry(
     kind="encoder",
     group="lang_splat_ns.encoders",

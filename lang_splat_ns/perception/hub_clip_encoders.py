@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception import hub
-from lang_splat_ns.perception.clip_encoder import CHINESE_NEGATIVES, LERF_NEGATIVES, ClipEncoder
+from lang_splat_ns.perception.clip_encoder import ClipEncoder
+from lang_splat_ns.perception.encoders import CHINESE_NEGATIVES, LERF_NEGATIVES
 from lang_splat_ns.perception.hub_clip_network import HubClipNetwork, Reading
 
 
