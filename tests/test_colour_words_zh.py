@@ -1,4 +1,4 @@
-"""Chinese colour names: found in running text, with the vectors of their English ones, and the same masks in the end."""
+"""Chinese colour names: found in running text, with the vectors of English ones, and the same masks at the end."""
 
 from __future__ import annotations
 

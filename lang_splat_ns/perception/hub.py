@@ -115,7 +115,7 @@ def download_file(repository: str, names: Sequence[str], name: str, without: str
         try:
             return _get(repository, file)
         except Exception as error:
-            reason = _first_line(error)
+            reason = first_line(error)
     raise cannot_get(name, repository, reason, without)
 
 
@@ -158,6 +158,12 @@ def cannot_get(name: str, place: str, reason: str, without: str = WITHOUT) -> Us
     )
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def _cached_folder(repository: str) -> Path | None:
     if Path(repository).is_dir():
         return Path(repository)
@@ -184,7 +190,7 @@ def _listing(repository: str, name: str, without: str) -> list[str]:
         return HfApi().list_repo_files(repository)
     except Exception as error:
         # The hub's client raises a dozen kinds; for the user they all mean that the model cannot be had.
-        raise cannot_get(name, repository, _first_line(error), without) from error
+        raise cannot_get(name, repository, first_line(error), without) from error
 
 
 def _wanted(files: Sequence[str], *, with_weights: bool) -> list[str]:
@@ -204,15 +210,10 @@ def _download(repository: str, files: Sequence[str], name: str, without: str) ->
     try:
         return [_get(repository, file) for file in files][-1].parent
     except Exception as error:
-        raise cannot_get(name, repository, _first_line(error), without) from error
+        raise cannot_get(name, repository, first_line(error), without) from error
 
 
 def _get(repository: str, file: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(hf_hub_download(repository, file, etag_timeout=_TIMEOUT_SECONDS))
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

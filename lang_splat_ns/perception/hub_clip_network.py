@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lang_splat_ns.errors import UserError
+from lang_splat_ns.perception.hub import first_line
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class HubClipNetwork:
             pixels = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
         except Exception as error:
             # Broken files raise whatever the reader of their format raises.
-            raise UserError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise UserError(f"{folder} cannot be loaded: {first_line(error)}") from error
         # Weights may be stored in half precision, which is slow on a CPU; autocast takes care of the GPU.
         return cls(model.float().to(device), tokenizer, pixels.image_mean, pixels.image_std, reading)
 

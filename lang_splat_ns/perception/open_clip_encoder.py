@@ -147,9 +147,9 @@ def _load(model_name: str, tag: str, file: Path, device: str) -> OpenClipNetwork
     text_config, tokenizer_folder = _text_folders(model_name, tag)
     text = _config(model_name)["text_cfg"]
     # Folders in place of repository names keep the loaders from asking the network for what is here already.
-    local = (
-        {"text_cfg": {**text, "hf_model_name": str(text_config), "hf_model_pretrained": False}} if text_config else {}
-    )
+    local: dict[str, Any] = {}
+    if text_config is not None:
+        local["text_cfg"] = {**text, "hf_model_name": str(text_config), "hf_model_pretrained": False}
     try:
         model = open_clip.create_model(
             model_name,
@@ -160,7 +160,7 @@ def _load(model_name: str, tag: str, file: Path, device: str) -> OpenClipNetwork
             **local,
         )
     except Exception as error:
-        raise UserError(f"{file} does not fit open_clip:{model_name}/{tag}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{file} does not fit open_clip:{model_name}/{tag}: {hub.first_line(error)}") from error
     tokenizer = hub_tokenizer(tokenizer_folder, text) if tokenizer_folder else open_clip.get_tokenizer(model_name)
     mean = pretrained.get("mean", open_clip.OPENAI_DATASET_MEAN)
     std = pretrained.get("std", open_clip.OPENAI_DATASET_STD)

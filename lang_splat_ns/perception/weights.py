@@ -156,8 +156,9 @@ def hub_models() -> dict[str, Any]:
     Such a class has `fetch(variant)`, which downloads, `cached(variant)`, which only looks, and `licence`.
     """
     from lang_splat_ns.perception.encoders import ENCODERS
+    from lang_splat_ns.perception.rerankers import RERANKERS
 
-    classes = {name: ENCODERS.load(name) for name in ENCODERS.builtin}
+    classes = {name: registry.load(name) for registry in (ENCODERS, RERANKERS) for name in registry.builtin}
     return {name: found for name, found in classes.items() if hasattr(found, "fetch")}
 
 
