@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lang_splat_ns.batches import batched
 from lang_splat_ns.console import CONSOLE, track
 from lang_splat_ns.errors import UserError
-from lang_splat_ns.perception.encoders import Encoder
+from lang_splat_ns.perception.encoders import Encoder, RegionTask, embed_many, photos_at_once
 from lang_splat_ns.perception.feature_store import FeatureStore, content_key, make_key
 from lang_splat_ns.perception.segmenters import LabelMaps, Segmenter
 
@@ -75,9 +76,9 @@ def extract(frames: Sequence[Frame], segmenter: Segmenter, encoder: Encoder | No
         return
     encoder_id = encoder.encoder_id
     lacking = [frame for frame in frames if not _has_embeddings(frame, segmenter_id, encoder_id, store)]
-    for frame in _announced(lacking, "Embedding", len(frames)):
-        if not _has_embeddings(frame, segmenter_id, encoder_id, store):
-            _embed(frame, segmenter, encoder, store)
+    for group in batched(_announced(lacking, "Embedding", len(frames)), photos_at_once(encoder)):
+        still = [frame for frame in group if not _has_embeddings(frame, segmenter_id, encoder_id, store)]
+        _embed(still, segmenter, encoder, store)
 
 
 def missing(frames: Sequence[Frame], segmenter_id: str, encoder_id: str | None, store: FeatureStore) -> tuple[int, int]:
@@ -127,19 +128,29 @@ def _segment(frame: Frame, segmenter: Segmenter, store: FeatureStore) -> LabelMa
     return label_maps
 
 
-def _embed(frame: Frame, segmenter: Segmenter, encoder: Encoder, store: FeatureStore) -> None:
+def _embed(frames: Sequence[Frame], segmenter: Segmenter, encoder: Encoder, store: FeatureStore) -> None:
+    """Embed photos together, so that an encoder can fill its batches across them; each gets a record of its own."""
     segmenter_id = segmenter.segmenter_id
-    # The first stage has just made or checked this record; if it broke since then, it is simply made again.
-    label_maps = _load_label_maps(frame, segmenter_id, store) or _segment(frame, segmenter, store)
-    digest = store.digest(LABELS, _labels_key(frame, segmenter_id))
-    image = frame.load()
-    arrays: dict[str, npt.NDArray[Any]] = {
-        str(level): _checked(encoder.embed_regions(image, labels, count), encoder, count, frame)
-        for level, (labels, count) in enumerate(zip(label_maps.labels, label_maps.counts, strict=True))
-    }
-    arrays["labels_digest"] = np.array(digest or "", dtype=np.str_)
+    # The first stage has just made or checked these records; one that broke since then is simply made again.
+    maps = [_load_label_maps(frame, segmenter_id, store) or _segment(frame, segmenter, store) for frame in frames]
+    digests = [store.digest(LABELS, _labels_key(frame, segmenter_id)) for frame in frames]
+    images = [frame.load() for frame in frames]
+    rows = iter(
+        embed_many(
+            encoder, [task for image, levels in zip(images, maps, strict=True) for task in _tasks(image, levels)]
+        )
+    )
     description = {"segmenter": segmenter_id, "encoder": encoder.encoder_id}
-    store.save(EMBEDDINGS, _embeddings_key(frame, segmenter_id, encoder.encoder_id), arrays, description)
+    for frame, levels, digest in zip(frames, maps, digests, strict=True):
+        arrays: dict[str, npt.NDArray[Any]] = {
+            str(level): _checked(next(rows), encoder, count, frame) for level, count in enumerate(levels.counts)
+        }
+        arrays["labels_digest"] = np.array(digest or "", dtype=np.str_)
+        store.save(EMBEDDINGS, _embeddings_key(frame, segmenter_id, encoder.encoder_id), arrays, description)
+
+
+def _tasks(image: npt.NDArray[np.uint8], maps: LabelMaps) -> list[RegionTask]:
+    return [RegionTask(image, labels, count) for labels, count in zip(maps.labels, maps.counts, strict=True)]
 
 
 def _checked(rows: Any, encoder: Encoder, count: int, frame: Frame) -> npt.NDArray[np.float32]:
