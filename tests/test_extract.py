@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from benchmarks.kill_and_resume import run
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.colour_words import ColourWordsEncoder
-from lang_splat_ns.perception.encoders import make_encoder
+from lang_splat_ns.perception.encoders import RegionTask, make_encoder
 from lang_splat_ns.perception.estimate import estimate
 from lang_splat_ns.perception.extract import Frame, extract, missing, read, read_label_maps
 from lang_splat_ns.perception.feature_store import FeatureStore
@@ -85,6 +86,27 @@ def test_another_encoder_embeds_without_segmenting(store: FeatureStore, monkeypa
     encoder = CountingEncoder()
     extract(frames, segmenter, encoder, store)
     assert (segmenter.calls, encoder.calls) == (2, 4)
+
+
+def test_photos_are_embedded_together_as_alone(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, segmenter = make_frames(5), CountingSegmenter()
+    extract(frames, segmenter, CountingEncoder(), store)
+    groups: list[int] = []
+
+    def embed_many(self: CountingEncoder, tasks: Sequence[RegionTask]) -> list[np.ndarray]:
+        groups.append(len(tasks))
+        return [self.embed_regions(task.image, task.labels, task.count) for task in tasks]
+
+    monkeypatch.setattr(CountingEncoder, "photos_at_once", 3, raising=False)
+    monkeypatch.setattr(CountingEncoder, "embed_many", embed_many, raising=False)
+    other = FeatureStore(tmp_path / "together")
+    extract(frames[:1], segmenter, CountingEncoder(), other)
+    extract(frames, segmenter, CountingEncoder(), other)
+    # Two levels per photo: the first photo alone, then three and one.
+    assert groups == [2, 6, 2]
+    assert whole_records(other.root) == whole_records(store.root)
 
 
 def test_reading_back(store: FeatureStore) -> None:
@@ -264,7 +286,6 @@ import sys
 import numpy as np
 from pathlib import Path
 from lang_splat_ns.perception.encoders import make_encoder
-from lang_splat_ns.perception.estimate import estimate
 from lang_splat_ns.perception.extract import Frame, extract
 from lang_splat_ns.perception.feature_store import FeatureStore
 from lang_splat_ns.perception.segmenters import make_segmenter

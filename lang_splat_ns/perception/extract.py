@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lang_splat_ns.batches import batched
 from lang_splat_ns.console import CONSOLE, track
 from lang_splat_ns.errors import UserError
-from lang_splat_ns.perception.encoders import Encoder
+from lang_splat_ns.perception.encoders import Encoder, RegionTask, embed_many, photos_at_once
 from lang_splat_ns.perception.feature_store import FeatureStore, content_key, make_key
+from lang_splat_ns.perception.record import Record
 from lang_splat_ns.perception.segmenters import LabelMaps, Segmenter
 
 __all__ = [
@@ -124,9 +126,10 @@ def extract(
     lacking = [frame for frame in frames if not _has_embeddings(frame, segmenter_id, encoder_id, store)]
     if lacking:
         store.check_writable()
-    for frame in progress(lacking, "Embedding", len(frames)):
-        if not _has_embeddings(frame, segmenter_id, encoder_id, store):
-            _embed(frame, segmenter, encoder, store)
+    for group in batched(progress(lacking, "Embedding", len(frames)), photos_at_once(encoder)):
+        # Asked again right before the work, as above.
+        still = [frame for frame in group if not _has_embeddings(frame, segmenter_id, encoder_id, store)]
+        _embed(still, segmenter, encoder, store)
 
 
 def missing(
@@ -207,22 +210,35 @@ def _segment(frame: Frame, segmenter: Segmenter, store: FeatureStore) -> None:
     store.save(LABELS, _labels_key(frame, segmenter.segmenter_id), arrays, {"segmenter": segmenter.segmenter_id})
 
 
-def _embed(frame: Frame, segmenter: Segmenter, encoder: Encoder, store: FeatureStore) -> None:
+def _embed(frames: Sequence[Frame], segmenter: Segmenter, encoder: Encoder, store: FeatureStore) -> None:
+    """Embed photos together, so that an encoder can fill its batches across them; each gets a record of its own."""
+    records = [_segmented(frame, segmenter, store) for frame in frames]
+    maps = [_as_label_maps(record.arrays) for record in records]
+    tasks = [task for frame, levels in zip(frames, maps, strict=True) for task in _tasks(frame.load(), levels)]
+    rows = iter(embed_many(encoder, tasks))
+    description = {"segmenter": segmenter.segmenter_id, "encoder": encoder.encoder_id}
+    for frame, levels, record in zip(frames, maps, records, strict=True):
+        arrays: dict[str, npt.NDArray[Any]] = {
+            str(level): _checked(next(rows), encoder, count, frame) for level, count in enumerate(levels.counts)
+        }
+        store.save(EMBEDDINGS, _key_of_embeddings(frame, encoder.encoder_id, record.digest), arrays, description)
+
+
+def _segmented(frame: Frame, segmenter: Segmenter, store: FeatureStore) -> Record:
+    """The record of a photo's label maps, made again if it turns out to be damaged inside."""
     key = _labels_key(frame, segmenter.segmenter_id)
     record = store.read(LABELS, key)
     if record is None:
-        # The first stage saw a record; it was damaged inside, which only reading it whole has shown.
+        # The first stage saw a record; only reading it whole has shown the damage.
         _segment(frame, segmenter, store)
         record = store.read(LABELS, key)
     if record is None:
         raise _not_there(frame, f"label maps of {segmenter.segmenter_id}", store)
-    label_maps, image = _as_label_maps(record.arrays), frame.load()
-    arrays: dict[str, npt.NDArray[Any]] = {
-        str(level): _checked(encoder.embed_regions(image, labels, count), encoder, count, frame)
-        for level, (labels, count) in enumerate(zip(label_maps.labels, label_maps.counts, strict=True))
-    }
-    description = {"segmenter": segmenter.segmenter_id, "encoder": encoder.encoder_id}
-    store.save(EMBEDDINGS, _key_of_embeddings(frame, encoder.encoder_id, record.digest), arrays, description)
+    return record
+
+
+def _tasks(image: npt.NDArray[np.uint8], maps: LabelMaps) -> list[RegionTask]:
+    return [RegionTask(image, labels, count) for labels, count in zip(maps.labels, maps.counts, strict=True)]
 
 
 def _checked(rows: Any, encoder: Encoder, count: int, frame: Frame) -> npt.NDArray[np.float32]:

@@ -51,12 +51,16 @@ class PerceptionSpec:
         segmenter: name of a segmenter, or None for the device's default.
         points_per_side: point grid of the SAM family, or None for its own default.
         cache_dir: root of the feature store, or None for the usual places.
+        crops: how regions are cut out, or None for the encoder's own way.
+        prompt_templates: what prompts are put into, or None for nothing.
     """
 
     encoder: str
     segmenter: str | None = None
     points_per_side: int | None = None
     cache_dir: Path | None = None
+    crops: str | None = None
+    prompt_templates: str | None = None
 
     def settled(self, device: str) -> PerceptionSpec:
         """The same with the device's default segmenter by name, so that it means the same on any other machine."""
@@ -69,7 +73,7 @@ class PerceptionSpec:
 
     def make_encoder(self, device: str) -> Encoder:
         """Build the encoder; raises `UserError` when it is unknown or its weights are missing."""
-        return make_encoder(self.encoder, device=device)
+        return make_encoder(self.encoder, device=device, crops=self.crops, templates=self.prompt_templates)
 
     def make_segmenter(self, device: str) -> Segmenter:
         """Build the segmenter; raises `UserError` when it is unknown or its weights are missing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from nerfstudio.utils.colormaps import apply_float_colormap
@@ -22,11 +23,13 @@ class TextSide:
     Args:
         name: the encoder's name, as in the data manager's configuration.
         device: where its network runs.
+        options: the encoder's other choices, see `make_encoder`.
     """
 
-    def __init__(self, name: str, device: str) -> None:
+    def __init__(self, name: str, device: str, **options: str | None) -> None:
         self._name = name
         self._device = device
+        self._options: dict[str, Any] = options
         self._cache: TextCache | None = None
 
     def cache(self, expected_id: str | None = None) -> TextCache:
@@ -36,7 +39,7 @@ class TextSide:
             UserError: the encoder cannot be built, or is not the one with the id that the features were made with.
         """
         if self._cache is None:
-            self._cache = TextCache(make_encoder(self._name, device=self._device))
+            self._cache = TextCache(make_encoder(self._name, device=self._device, **self._options))
         found = self._cache.encoder.encoder_id
         if expected_id is not None and found != expected_id:
             raise UserError(
