@@ -29,12 +29,12 @@ from lang_splat_ns.language.field import Level
 from lang_splat_ns.language.relevancy import Threshold
 from lang_splat_ns.perception.encoders import DEFAULT_ENCODER, make_encoder
 from lang_splat_ns.perception.extract import Frame, extract, read, read_label_maps
-from lang_splat_ns.perception.feature_store import FeatureStore, resolve_root
+from lang_splat_ns.perception.feature_store import open_store
 from lang_splat_ns.perception.segmenters import default_segmenter, make_segmenter
 from lang_splat_ns.plugin.datamanager import SplatDataManagerConfig
 from lang_splat_ns.plugin.frame_features import make_frames
 from lang_splat_ns.plugin.labelled_frames import labelled_frames, scene_labels
-from lang_splat_ns.scenes.labels import SceneLabels
+from lang_splat_ns.scenes.labels import PromptLanguage, SceneLabels
 
 
 @dataclass
@@ -47,6 +47,10 @@ class Oracle2D:
     """Name of the segmenter; by default the device's."""
     encoder: str = DEFAULT_ENCODER
     """Name of the encoder."""
+    crops: str | None = None
+    """How masks are cut out for the encoder, for example black+context:0.5."""
+    prompt_templates: Literal["phrase", "ensemble"] | None = None
+    """What prompts are put into before they are embedded."""
     points_per_side: int | None = None
     """Point grid of the SAM family."""
     downscale: float = 1.0
@@ -55,7 +59,7 @@ class Oracle2D:
     """Level that answers: auto, or a name."""
     threshold: Threshold = "auto"
     """Relevancy that a pixel must exceed: auto, or a number in 0..1."""
-    prompt_language: Literal["en", "zh"] = "en"
+    prompt_language: PromptLanguage = "en"
     """Ask the labels' own prompts, or their Chinese translations."""
     cache_dir: Path | None = None
     """Where label maps and embeddings are kept; by default as in training."""
@@ -66,13 +70,13 @@ class Oracle2D:
     report: Path | None = None
     """Write an HTML page with pictures to this file."""
 
-    def main(self) -> None:
-        """Extract what is missing, evaluate, print and write."""
+    def main(self) -> LanguageScores:
+        """Extract what is missing, evaluate, print and write; returns the scores."""
         labels, pairs = labelled_photos(self.data, self.downscale)
         segmenter_name = self.segmenter or default_segmenter(self.device)
         segmenter = make_segmenter(segmenter_name, device=self.device, points_per_side=self.points_per_side)
-        encoder = make_encoder(self.encoder, device=self.device)
-        store = FeatureStore(resolve_root(self.data, self.cache_dir))
+        encoder = make_encoder(self.encoder, device=self.device, crops=self.crops, templates=self.prompt_templates)
+        store = open_store(self.data, self.cache_dir)
         photos = [photo for _, photo in pairs]
         start = time.perf_counter()
         extract(photos, segmenter, encoder, store)
@@ -89,7 +93,7 @@ class Oracle2D:
             labels.absent,
             level=self.level,
             threshold=self.threshold,
-            translations=labels.translations if self.prompt_language == "zh" else None,
+            translations=labels.in_language(self.prompt_language, self.data),
             on_answer=(lambda answer: pictures.append(_picture(answer))) if self.report else None,
         )
         facts: dict[str, Any] = {
@@ -102,10 +106,12 @@ class Oracle2D:
             "level": self.level,
             "threshold": self.threshold,
             "prompt language": self.prompt_language,
+            "prompt templates": self.prompt_templates or "phrase",
             "device": self.device,
             "extraction seconds (0 where cached)": round(extraction_seconds, 1),
         }
         self._publish(scores, facts, pictures)
+        return scores
 
     def _publish(self, scores: LanguageScores, facts: dict[str, Any], pictures: list[UnitPictures]) -> None:
         for key, value in scores.summary.items():

@@ -222,6 +222,17 @@ def test_texts_are_embedded_once() -> None:
     assert cache.embed(()).shape == (0, 2)
 
 
+def test_the_encoders_own_temperature_and_lerfs_where_it_has_none() -> None:
+    fake = encoder()
+    assert TextCache(fake).temperature == 10.0
+    fake.temperature = 11.2  # type: ignore[attr-defined]
+    assert TextCache(fake).temperature == 11.2
+    for wrong in (0.0, -1.0, math.inf, math.nan):
+        fake.temperature = wrong  # type: ignore[attr-defined]
+        with pytest.raises(UserError, match=r"fake/1 has the temperature"):
+            _ = TextCache(fake).temperature
+
+
 def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     fake = encoder()
     cache = TextCache(fake, capacity=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass
@@ -21,6 +22,8 @@ class Evaluate:
     """Relevancy above which a place belongs to the prompt: auto, or a number from 0 to 1."""
     negatives: str = ""
     """Phrases that a prompt must beat, separated by ';'; empty: the encoder's own."""
+    prompt_language: Literal["en", "zh"] | None = None
+    """Language in which the labelled prompts are asked; zh asks label/queries_zh.json. By default the run's own."""
 
     def run(self) -> None:
         """Load, score, write."""
@@ -35,7 +38,9 @@ class Evaluate:
         from lang_splat_ns.plugin.runs import open_run
 
         run = open_run(self.load_config)
-        scores = run.pipeline.evaluate_language(level=self.level, threshold=threshold, negatives=negatives)
+        scores = run.pipeline.evaluate_language(
+            self.prompt_language, level=self.level, threshold=threshold, negatives=negatives
+        )
         if scores is None:
             raise UserError(f"{run.config.pipeline.datamanager.data}: no label folder, so there is nothing to score.")
         content = {"method_name": run.config.method_name, "checkpoint": str(run.checkpoint), "results": scores.summary}

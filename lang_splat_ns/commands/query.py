@@ -28,6 +28,9 @@ class QueryRun:
     """Relevancy above which a place belongs to the prompt; auto adapts to the prompt's peak."""
     frame: str | None = None
     """Name of the photo whose view is rendered; by default the first held-out one."""
+    reranker: str | None = None
+    """A second opinion on each mask: qwen3-vl, a multimodal language model, looks at its best regions in the photo and
+    takes out what it says no to (lang-splat weights fetch qwen3-vl). Answers are kept in the feature cache."""
 
     def run(self) -> None:
         """Load, ask, write."""
@@ -45,7 +48,7 @@ class QueryRun:
         from lang_splat_ns.plugin.answers import answer_query
         from lang_splat_ns.plugin.runs import open_run
 
-        answer = answer_query(open_run(self.load_config), query, self.frame, self.out)
+        answer = answer_query(open_run(self.load_config), query, self.frame, self.out, self.reranker)
         for prompt in answer["prompts"]:
             CONSOLE.print(
                 f"{prompt['text']}: {prompt['score']:.3f} at level {prompt['level']}, "

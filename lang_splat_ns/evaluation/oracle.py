@@ -62,8 +62,9 @@ class OracleField:
         if query.level != "auto" and query.level not in self.levels:
             raise UserError(f"There is no level '{query.level}': this field has {', '.join(self.levels)}.")
         positives, negatives = self._texts.embed(query.positives), self._texts.negatives(query.negatives)
+        temperature = self._texts.temperature
         painted = [
-            paint(relevancy(torch.from_numpy(rows), positives, negatives), torch.from_numpy(labels))
+            paint(relevancy(torch.from_numpy(rows), positives, negatives, temperature), torch.from_numpy(labels))
             for labels, rows in zip(features.label_maps.labels, features.embeddings, strict=True)
         ]
         values = torch.stack(painted, dim=1)  # [Q, L, H, W]

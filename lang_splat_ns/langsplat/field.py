@@ -62,7 +62,7 @@ class LangSplatField:
         levels = []
         for level in range(codes.shape[1]):
             chunks = decoder.decode_in_chunks(codes[:, level])
-            scores = torch.cat([relevancy(chunk, positives, negatives) for chunk in chunks], dim=-1)
+            scores = torch.cat([relevancy(chunk, positives, negatives, texts.temperature) for chunk in chunks], dim=-1)
             # A code of length zero means that no Gaussian with language was hit there.
             levels.append(scores * (codes[:, level].square().sum(-1) > 1e-8))
         return torch.stack(levels, dim=1)

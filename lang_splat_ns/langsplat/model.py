@@ -14,7 +14,7 @@ from torch import Tensor
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.langsplat.field import LangSplatField
-from lang_splat_ns.langsplat.targets import CodeTargets, all_embeddings
+from lang_splat_ns.langsplat.targets import CodeTargets, all_embeddings, code_loss
 from lang_splat_ns.language.autoencoder import SceneAutoencoder, fit_autoencoder
 from lang_splat_ns.language.text import TextCache
 from lang_splat_ns.plugin.frame_features import FrameFeatureSource
@@ -190,7 +190,7 @@ class LangSplatModel(GaussianSplattingModel):
         assert self._targets is not None
         codes = outputs["codes"]
         target, valid = self._targets(int(batch["image_idx"]), *codes.shape[:2])
-        return {"language_loss": ((codes - target).abs() * valid).mean()}
+        return {"language_loss": code_loss(codes, target, valid)}
 
     # ---- Rendering ----
 

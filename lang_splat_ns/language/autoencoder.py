@@ -85,7 +85,9 @@ def fit_autoencoder(
     """
     if len(embeddings) < 2:
         raise UserError("The segmenter and encoder found no region to learn from in any photo; try another segmenter.")
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    # manual_seed seeds every device, so a training on CUDA would draw other numbers afterwards.
+    devices = range(torch.cuda.device_count()) if embeddings.is_cuda else ()
+    with torch.random.fork_rng(devices=devices), _one_thread():
         torch.manual_seed(seed)
         model = SceneAutoencoder(embeddings.shape[1], code_dim).to(embeddings.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)

@@ -43,7 +43,7 @@ def relevancy(embeddings: Tensor, positives: Tensor, negatives: Tensor, temperat
             evidence for anything.
         positives: float [Q, D], unit rows, one per prompt.
         negatives: float [Nn, D], unit rows, at least one.
-        temperature: factor on the cosines.
+        temperature: factor on the cosines; `TextCache.temperature` has the one that belongs to an encoder.
 
     Returns:
         float32 [Q, ...] in 0..1 on the embeddings' device. Above 0.5 exactly where the prompt beats every negative

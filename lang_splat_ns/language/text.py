@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.interrupts import uninterrupted
+from lang_splat_ns.language.relevancy import TEMPERATURE
 
 if TYPE_CHECKING:
     from lang_splat_ns.perception.encoders import Encoder
@@ -99,6 +101,22 @@ class TextCache:
         if not texts:
             return torch.zeros(0, self.encoder.dim, device=device)
         return torch.from_numpy(np.stack([known[text] for text in texts])).to(device)
+
+    @property
+    def temperature(self) -> float:
+        """The factor on cosines that goes with these texts (see `relevancy`): the encoder's own, or LERF's 10.
+
+        It never moves what relevancy 0.5 means, only how fast relevancy rises and falls around it.
+
+        Raises:
+            UserError: the encoder (a plug-in, perhaps) gives something that is no positive number.
+        """
+        value = float(getattr(self.encoder, "temperature", TEMPERATURE))
+        if not 0.0 < value < math.inf:
+            raise UserError(
+                f"The encoder {self.encoder.encoder_id} has the temperature {value}: mend it to be positive."
+            )
+        return value
 
     def negatives(self, texts: Sequence[str] = (), device: torch.device | str = "cpu") -> Tensor:
         """Embeddings of the phrases to beat: `texts`, or the encoder's own where there are none. float32 [Nn, D]."""

@@ -1,4 +1,4 @@
-"""`colour-words`: an encoder that knows named colours and nothing else, and needs no download."""
+"""`colour-words`: an encoder that knows colours by their English and Chinese names, and needs no download."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lang_splat_ns.perception.colour_names import FAMILIES, examples, names_in, near_names, shades_of
-from lang_splat_ns.perception.encoders import check_texts
+from lang_splat_ns.perception.colour_names_zh import chinese_names_in, near_chinese_names
+from lang_splat_ns.perception.encoders import CHINESE_NEGATIVES, LERF_NEGATIVES, check_texts
 
-GENERIC_WORDS = ("object", "things", "stuff", "texture")
+GENERIC_WORDS = (*LERF_NEGATIVES, *CHINESE_NEGATIVES)
+"""All of them have one vector, so that a prompt beats the same in either language."""
 
 # Settled on shaded spheres of sixteen colours under weak and strong ambient light (the worst right colour has relevancy
 # 0.72, four wrong ones of 720 exceed 0.5), on the demo room, and on colours picked from photos of a desk.
@@ -42,7 +44,7 @@ class ColourWordsEncoder:
 
         encoder = ColourWordsEncoder()
         regions = encoder.embed_regions(image, labels, count)  # [count, 22]
-        red = regions @ encoder.embed_text(["red mug"])[0]
+        red = regions @ encoder.embed_text(["red mug"])[0]  # "红色的杯子" has the same vector.
     """
 
     encoder_id = (
@@ -51,7 +53,7 @@ class ColourWordsEncoder:
         f"shades={'/'.join(f'{shade:g}' for shade in SHADES)} generic={GENERIC_COSINE:g}"
     )
     dim = len(FAMILIES) + 1
-    negatives = GENERIC_WORDS
+    negatives = LERF_NEGATIVES
 
     def embed_regions(
         self, image: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32], count: int
@@ -86,13 +88,13 @@ class ColourWordsEncoder:
 
 
 def _embed_one(text: str) -> npt.NDArray[np.float64]:
-    names = names_in(text)
+    names = [*names_in(text), *chinese_names_in(text)]
     if names:
         shares = np.mean([_membership(shades_of(name, SHADES)).mean(axis=0) for name in dict.fromkeys(names)], axis=0)
         return np.append(np.sqrt(shares / shares.sum()), 0.0)
     if text.lower() in GENERIC_WORDS:
         return np.append(np.zeros(len(FAMILIES)), 1.0)
-    near = near_names(text)
+    near = [*near_names(text), *near_chinese_names(text)][:4]
     hint = f"; did you mean {' or '.join(near)}?" if near else "."
     raise KeyError(
         f"{text!r} names no colour, and colour-words knows colours and nothing else{hint} The encoder open_clip knows "

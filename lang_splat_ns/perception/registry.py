@@ -83,15 +83,20 @@ class Registry:
         )
 
 
+def takes(factory: Callable[..., Any], argument: str) -> bool:
+    """Whether `factory` can be called with a keyword argument of this name."""
+    parameters = inspect.signature(factory).parameters.values()
+    return any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD
+        or (parameter.name == argument and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY)
+        for parameter in parameters
+    )
+
+
 def call_with_known_arguments(factory: Callable[..., Any], offered: Mapping[str, Any]) -> Any:
     """Call `factory` with those of the `offered` keyword arguments that its signature takes.
 
     A plug-in may be as plain as a class without constructor arguments; one that wants the device or a weights
     file names the argument. Offers that are None stand for "not given" and are left out.
     """
-    parameters = inspect.signature(factory).parameters.values()
-    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-    names = {parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.POSITIONAL_ONLY}
-    return factory(
-        **{key: value for key, value in offered.items() if value is not None and (takes_all or key in names)}
-    )
+    return factory(**{key: value for key, value in offered.items() if value is not None and takes(factory, key)})

@@ -13,7 +13,7 @@ import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from lang_splat_ns.console import CONSOLE, track
 from lang_splat_ns.errors import UserError
@@ -144,12 +144,30 @@ def published(name: str) -> Published:
     """
     entry = PUBLISHED.get(ALIASES.get(name, name))
     if entry is None:
-        raise UserError(f"unknown weights {name!r}; known are {', '.join(PUBLISHED)} and open_clip:MODEL/TAG")
+        raise UserError(
+            f"unknown weights {name!r}; known are {', '.join(PUBLISHED)} and, from the hub, {', '.join(hub_models())}"
+        )
     return entry
 
 
+def hub_models() -> dict[str, Any]:
+    """Name -> class of everything whose weights lie on the model hub.
+
+    Such a class has `fetch(variant)`, which downloads, `cached(variant)`, which only looks, and `licence`.
+    """
+    from lang_splat_ns.perception.encoders import ENCODERS
+    from lang_splat_ns.perception.rerankers import RERANKERS
+
+    classes = {name: registry.load(name) for registry in (ENCODERS, RERANKERS) for name in registry.builtin}
+    return {name: found for name, found in classes.items() if hasattr(found, "fetch")}
+
+
 def ls() -> list[dict[str, str | int | None]]:
-    """One row per published file: name, file, size, licence, url, and path (None where it is not on this machine)."""
+    """One row per set of weights: name, file, size, licence, url, and path (None where it is not on this machine).
+
+    Models from the hub, which has many sizes of each, are listed by the one that the name alone stands for, without a
+    size.
+    """
     rows: list[dict[str, str | int | None]] = []
     for entry in PUBLISHED.values():
         paths = [folder / entry.file for folder in search_folders() if (folder / entry.file).is_file()]
@@ -163,6 +181,10 @@ def ls() -> list[dict[str, str | int | None]]:
                 "path": str(paths[0]) if paths else None,
             }
         )
+    for name, model in hub_models().items():
+        path = model.cached()
+        row = {"name": name, "file": None, "size": None, "licence": model.licence, "url": model.address}
+        rows.append({**row, "path": str(path) if path else None})
     return rows
 
 
@@ -196,7 +218,8 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     """Download a published file, or go on with a download that was interrupted.
 
     Args:
-        name: a key of `PUBLISHED`, "sam", or `open_clip[:MODEL/TAG]`, which goes to open_clip's own cache.
+        name: a key of `PUBLISHED`, "sam", or one of `hub_models`, which goes to the hub's own cache, as
+            `NAME:VARIANT` where another model than its usual one is wanted.
         folder: where to; `cache_folder()` by default.
 
     Returns:
@@ -206,12 +229,11 @@ def fetch(name: str, folder: Path | None = None) -> Path:
         UserError: offline mode, no connection, a full disk, or a digest that does not fit.
     """
     base, _, variant = name.partition(":")
-    if base == "open_clip":
-        # open_clip and the model hub keep a cache of their own; a second copy would only cost disk.
-        from lang_splat_ns.perception.open_clip_encoder import DEFAULT_VARIANT, locate
-
-        path = locate(variant or DEFAULT_VARIANT)
-        CONSOLE.print(f"{name}: {path}")
+    model = hub_models().get(base)
+    if model is not None:
+        # The model hub keeps a cache of its own; a second copy would only cost disk.
+        path = model.fetch(variant or None)
+        CONSOLE.print(f"{name}: {path}", markup=False, soft_wrap=True)
         return path
     entry = published(name)
     target = (folder or cache_folder()) / entry.file

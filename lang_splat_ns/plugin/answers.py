@@ -18,16 +18,26 @@ from lang_splat_ns.language.field import Query, RelevancyMaps
 from lang_splat_ns.language.relevancy import mask_of_smoothed, resolve_threshold, smooth
 from lang_splat_ns.language.text import refused_texts
 from lang_splat_ns.plugin.runs import Run, frame_camera
+from lang_splat_ns.plugin.second_opinion import Judge, open_second_opinion, view_judge
 
 
-def answer_query(run: Run, query: Query, frame: str | None, out: Path) -> dict[str, Any]:
+def answer_query(run: Run, query: Query, frame: str | None, out: Path, reranker: str | None = None) -> dict[str, Any]:
     """Ask a run, write `<i>_overlay.png`, `<i>_mask.png` and `query.json` to `out`, and return the JSON's content.
 
     Files are numbered, never named by prompts.
 
+    Args:
+        run: the run.
+        query: prompts and how to read them.
+        frame: photo whose view is rendered; None is the first evaluation photo.
+        out: folder for the files.
+        reranker: name of a reranker that judges the masks' regions, see `language.reranker`; None asks nobody.
+
     Raises:
-        UserError: a prompt means nothing to the encoder, or the photo or level does not exist.
+        UserError: a prompt means nothing to the encoder, the photo or level does not exist, or the reranker cannot be
+            had.
     """
+    opinion = open_second_opinion(run, reranker) if reranker else None
     field = run.pipeline.model.language_field()
     refused = refused_texts(field.encoder, [*query.positives, *query.negatives])
     if refused:
@@ -39,23 +49,30 @@ def answer_query(run: Run, query: Query, frame: str | None, out: Path) -> dict[s
     seconds = time.perf_counter() - start
     with run.pipeline.model.prompts.silenced():
         rgb = run.pipeline.model.get_outputs_for_camera(camera)["rgb"]
+    judge = view_judge(run, opinion, name, rgb) if opinion else None
     content = {
-        "prompts": [_write_prompt(out, index, query, maps, rgb) for index in range(len(query.positives))],
+        "prompts": [_write_prompt(out, index, query, maps, rgb, judge) for index in range(len(query.positives))],
         "negatives": list(query.negatives or field.encoder.negatives),
         "frame": name,
         "encoder": field.encoder.encoder_id,
         "method": run.config.method_name,
         "seconds": round(seconds, 4),
-    }
+    } | ({} if opinion is None else {"reranker": opinion.reranker.reranker_id})
     write_text(out / "query.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return content
 
 
-def _write_prompt(out: Path, index: int, query: Query, maps: RelevancyMaps, rgb: Tensor) -> dict[str, Any]:
+def _write_prompt(
+    out: Path, index: int, query: Query, maps: RelevancyMaps, rgb: Tensor, judge: Judge | None
+) -> dict[str, Any]:
     raw = maps.best()[index]
     smoothed = smooth(raw[None])[0]
     threshold = resolve_threshold(float(smoothed.max()), query.threshold)
     mask = mask_of_smoothed(smoothed, query.threshold).cpu().numpy()
+    judged: dict[str, Any] = {}
+    if judge is not None:
+        mask, verdicts = judge(mask, smoothed.cpu().numpy(), query.positives[index])
+        judged = {"reranked": [verdict.to_json() for verdict in verdicts]}
     row, column = np.unravel_index(int(smoothed.argmax()), smoothed.shape)
     write_png(out / f"{index}_mask.png", mask.astype(np.uint8) * 255)
     write_png(out / f"{index}_overlay.png", relevancy_overlay(rgb.cpu().numpy(), smoothed.cpu().numpy()))
@@ -68,4 +85,5 @@ def _write_prompt(out: Path, index: int, query: Query, maps: RelevancyMaps, rgb:
         "peak": [int(column), int(row)],
         "mask": f"{index}_mask.png",
         "overlay": f"{index}_overlay.png",
+        **judged,
     }

@@ -13,6 +13,7 @@ from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatama
 from nerfstudio.data.datasets.base_dataset import InputDataset
 
 from lang_splat_ns.plugin.frame_features import FrameFeatureSource, PerceptionSpec
+from lang_splat_ns.scenes.labels import PromptLanguage
 
 
 @dataclass
@@ -58,8 +59,17 @@ class LanguageDataManagerConfig(SplatDataManagerConfig):
 
     _target: type = field(default_factory=lambda: LanguageDataManager)
     encoder: str = "open_clip"
-    """What turns image regions and words into comparable vectors: open_clip, colour-words (knows colours only, needs
-    no download), or a plug-in. Queries use the same one."""
+    """What turns image regions and words into comparable vectors: open_clip, multilingual-clip, chinese-clip, siglip2,
+    metaclip2, clip:REPOSITORY, dense:ENCODER, colour-words (knows colours only, needs no download), or a plug-in.
+    Queries use the same one."""
+    crops: str | None = None
+    """How a mask is cut out for the encoder: black (as LangSplat, the default), blur, context, or several of them with
+    weights, for example black+context:0.5. Embedding time grows with their number."""
+    prompt_templates: Literal["phrase", "ensemble"] | None = None
+    """Whether prompts are embedded as they stand (phrase, the default) or as the mean over an ensemble of sentences."""
+    prompt_language: PromptLanguage = "en"
+    """Language in which labelled prompts are asked when the run is scored; zh asks label/queries_zh.json beside the
+    data. Prompts that are typed or given need no setting: they may be in any language that the encoder reads."""
     segmenter: str | None = None
     """What cuts photos into masks: sam, sam-vit-l, sam-vit-b, mobile-sam, felzenszwalb (needs no download), or a
     plug-in. By default sam on CUDA and mobile-sam on a CPU; the largest share of preprocessing time."""
@@ -67,6 +77,17 @@ class LanguageDataManagerConfig(SplatDataManagerConfig):
     """Point grid of the SAM family; time grows with its square. By default 32, as in LangSplat."""
     cache_dir: Path | None = None
     """Where label maps and embeddings are kept; by default .lang_splat_cache in the data folder or the user's cache."""
+
+    def perception(self) -> PerceptionSpec:
+        """The networks that these options stand for."""
+        return PerceptionSpec(
+            encoder=self.encoder,
+            segmenter=self.segmenter,
+            points_per_side=self.points_per_side,
+            cache_dir=self.cache_dir,
+            crops=self.crops,
+            prompt_templates=self.prompt_templates,
+        )
 
 
 class LanguageDataManager(SplatDataManager):
@@ -80,9 +101,7 @@ class LanguageDataManager(SplatDataManager):
     @cached_property
     def features(self) -> FrameFeatureSource:
         """2D features of the training photos."""
-        spec = PerceptionSpec(
-            self.config.encoder, self.config.segmenter, self.config.points_per_side, self.config.cache_dir
-        )
+        spec = self.config.perception()
         return FrameFeatureSource(self.train_dataset, spec, Path(str(self.config.data)), str(self.device))
 
     def train_camera_copy(self) -> Cameras:

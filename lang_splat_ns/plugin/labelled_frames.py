@@ -14,10 +14,15 @@ from lang_splat_ns.plugin.undistort import undistort_mask
 from lang_splat_ns.scenes.labels import FrameLabels, SceneLabels, read_labels
 
 
+def data_folder(manager: FullImageDatamanager) -> Path:
+    """Folder of the data set, beside whose photos labels lie."""
+    data = Path(manager.config.data or manager.config.dataparser.data)
+    return data if data.is_dir() else data.parent
+
+
 def scene_labels(manager: FullImageDatamanager) -> SceneLabels | None:
     """Labels beside the data, or None where there are none."""
-    data = Path(manager.config.data or manager.config.dataparser.data)
-    return read_labels(data if data.is_dir() else data.parent)
+    return read_labels(data_folder(manager))
 
 
 def labelled_frames(manager: FullImageDatamanager, labels: SceneLabels) -> list[LabelledFrame]:

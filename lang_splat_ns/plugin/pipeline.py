@@ -21,9 +21,10 @@ from lang_splat_ns.language.text import refused_texts
 from lang_splat_ns.plugin import random_state
 from lang_splat_ns.plugin.datamanager import LanguageDataManagerConfig, SplatDataManagerConfig
 from lang_splat_ns.plugin.init_from import read_gaussians
-from lang_splat_ns.plugin.labelled_frames import labelled_frames, scene_labels
+from lang_splat_ns.plugin.labelled_frames import data_folder, labelled_frames, scene_labels
 from lang_splat_ns.plugin.prompts import TextSide
 from lang_splat_ns.plugin.viewer_panel import PromptBoxes
+from lang_splat_ns.scenes.labels import PromptLanguage, SceneLabels
 from lang_splat_ns.splatting.gaussians import Similarity
 from lang_splat_ns.splatting.model import GaussianSplattingModelConfig
 
@@ -129,11 +130,16 @@ class LanguagePipeline(SplatPipeline):
             CONSOLE.print(f"[yellow]Queries of this run are not answered: {escape(trouble)}[/yellow]")
 
     def _connect_text_side(self) -> None:
-        self.model.text_side = TextSide(self.config.datamanager.encoder, str(self.device))
+        spec = self.config.datamanager.perception()
+        self.model.text_side = TextSide(
+            spec.encoder, str(self.device), crops=spec.crops, templates=spec.prompt_templates
+        )
 
     def prepare_training(self) -> None:
         """Start from given Gaussians, then compute the 2D features, before geometry takes its time."""
         super().prepare_training()
+        # A language that cannot be scored is told now, and not after the training.
+        self._translations(scene_labels(self.datamanager), self.config.datamanager.prompt_language)
         self._connect_text_side()
         features = self.datamanager.features
         if self.config.model.queries:
@@ -161,9 +167,18 @@ class LanguagePipeline(SplatPipeline):
         with self.model.prompts.silenced():
             return super().get_average_eval_image_metrics(step, output_path, get_std)
 
-    def evaluate_language(self, **options: Any) -> LanguageScores | None:
-        """Scores against the labels beside the data, or None where there are none; options as in `evaluate`."""
+    def evaluate_language(self, prompt_language: PromptLanguage | None = None, **options: Any) -> LanguageScores | None:
+        """Scores against the labels beside the data, or None where there are none.
+
+        Args:
+            prompt_language: language in which the labels' prompts are asked; None is the run's own choice.
+            options: as in `evaluate`.
+
+        Raises:
+            UserError: the labels are not translated into that language.
+        """
         labels = scene_labels(self.datamanager)
+        translations = self._translations(labels, prompt_language or self.config.datamanager.prompt_language)
         if labels is None:
             return None
         frames = labelled_frames(self.datamanager, labels)
@@ -171,9 +186,12 @@ class LanguagePipeline(SplatPipeline):
             CONSOLE.print("[yellow]No evaluation photo has a label file, so there are no language scores.[/yellow]")
             return None
         self.eval()
-        scores = evaluate(self.model.language_field(), frames, labels.absent, **options)
+        scores = evaluate(self.model.language_field(), frames, labels.absent, translations=translations, **options)
         self.train()
         return scores
+
+    def _translations(self, labels: SceneLabels | None, language: PromptLanguage) -> dict[str, str] | None:
+        return (labels or SceneLabels({})).in_language(language, data_folder(self.datamanager))
 
     def _write_table(self, scores: LanguageScores) -> None:
         if self.config.run_dir is not None and self.config.run_dir.is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from nerfstudio.utils.colormaps import apply_float_colormap
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.language.field import Query, RelevancyMaps
+from lang_splat_ns.language.relevancy import relevancy
 from lang_splat_ns.language.text import TextCache, parse_prompts, refused_texts
 from lang_splat_ns.perception.encoders import Encoder, make_encoder
 
@@ -22,11 +24,13 @@ class TextSide:
     Args:
         name: the encoder's name, as in the data manager's configuration.
         device: where its network runs.
+        options: the encoder's other choices, see `make_encoder`.
     """
 
-    def __init__(self, name: str, device: str) -> None:
+    def __init__(self, name: str, device: str, **options: str | None) -> None:
         self._name = name
         self._device = device
+        self._options: dict[str, Any] = options
         self._cache: TextCache | None = None
 
     def cache(self, expected_id: str | None = None) -> TextCache:
@@ -36,7 +40,7 @@ class TextSide:
             UserError: the encoder cannot be built, or is not the one with the id that the features were made with.
         """
         if self._cache is None:
-            self._cache = TextCache(make_encoder(self._name, device=self._device))
+            self._cache = TextCache(make_encoder(self._name, device=self._device, **self._options))
         found = self._cache.encoder.encoder_id
         if expected_id is not None and found != expected_id:
             raise UserError(
@@ -95,10 +99,8 @@ class Prompts:
     def ask(self, query: Query) -> str:
         """Take over what the encoder can represent of a query, if that is anything; returns what it cannot, by lines.
 
-        Every text is embedded here, so that the renders that follow only look it up.
-
         Raises:
-            UserError: there is no encoder to ask.
+            UserError: there is no encoder to ask, or it does not keep its promises.
         """
         texts = self._texts()
         refused = _refused(texts, (*query.positives, *query.negatives))
@@ -106,8 +108,10 @@ class Prompts:
             tuple(text for text in asked if text not in refused) for asked in (query.positives, query.negatives)
         )
         if positives:
-            texts.embed(positives)
-            texts.negatives(negatives)
+            # A rehearsal of what renders do: the texts are remembered, and what is wrong shows here, not in the viewer's
+            # render thread, which would end.
+            rows = texts.embed(positives)
+            relevancy(rows, rows, texts.negatives(negatives), texts.temperature)
             self.query = replace(query, positives=positives, negatives=negatives)
         return "\n".join(refused.values())
 
@@ -138,15 +142,15 @@ def prompt_outputs(maps: RelevancyMaps, rgb: Tensor) -> dict[str, Tensor]:
         rgb: the render [H, W, 3] in 0..1.
     """
     outputs: dict[str, Tensor] = {}
-    for index, relevancy in enumerate(maps.best()):
-        outputs[f"relevancy_{index}"] = relevancy[..., None]
-        outputs[f"composited_{index}"] = composite(rgb, relevancy)
+    for index, best in enumerate(maps.best()):
+        outputs[f"relevancy_{index}"] = best[..., None]
+        outputs[f"composited_{index}"] = composite(rgb, best)
     return outputs
 
 
-def composite(rgb: Tensor, relevancy: Tensor) -> Tensor:
+def composite(rgb: Tensor, best: Tensor) -> Tensor:
     """A render [H, W, 3] with turbo colours where relevancy [H, W] is above 0.5, stronger where it is higher."""
-    strength = ((relevancy - 0.5) * 2).clamp(0, 1)[..., None]
+    strength = ((best - 0.5) * 2).clamp(0, 1)[..., None]
     colors = apply_float_colormap(strength, "turbo")
     return torch.lerp(rgb, colors, 0.35 + 0.45 * strength).where(strength > 0, rgb * 0.6)
 

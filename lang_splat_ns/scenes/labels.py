@@ -15,13 +15,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.files import write_text
+
+PromptLanguage = Literal["en", "zh"]
+"""The labels' own prompts, or their Chinese translations."""
 
 Box = tuple[float, float, float, float]
 Polygon = NDArray[np.float64]
@@ -96,6 +99,25 @@ class SceneLabels:
     frames: dict[str, FrameLabels]
     absent: tuple[str, ...] = ()
     translations: dict[str, str] = field(default_factory=dict)
+
+    def in_language(self, language: PromptLanguage, data: Path) -> dict[str, str] | None:
+        """Label prompt -> what is asked for it in that language, or None where prompts are asked as they stand.
+
+        Args:
+            language: "en" is the labels' own.
+            data: folder of the data set, for the message.
+
+        Raises:
+            UserError: nothing is translated.
+        """
+        if language == "en":
+            return None
+        if not self.translations:
+            raise UserError(
+                f"{data / FOLDER / CHINESE_FILE}: missing or empty, and prompt-language {language} asks what it says; "
+                f'write {{"red cup": "红色的杯子", ...}} for the labelled prompts, or score with prompt-language en.'
+            )
+        return self.translations
 
 
 def fill_polygon(polygon: Polygon, width: int, height: int) -> Mask:
