@@ -135,6 +135,41 @@ def test_interrupt_keeps_a_checkpoint_of_the_last_finished_step(
     assert torch.load(checkpoint_of(run), weights_only=True)["step"] == 7
 
 
+def test_interrupt_before_the_first_step_costs_one_line(
+    tiny_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lang_splat_ns.plugin.frame_features import FrameFeatureSource
+
+    def interrupted(self: FrameFeatureSource) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FrameFeatureSource, "prepare", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        train(langsplat_config(tiny_scene, tmp_path))
+    assert caught.value.code == 130
+    assert "Stopped before training" in capsys.readouterr().out
+
+
+def test_interrupt_after_training_closes_the_viewer(
+    tiny_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nerfstudio.engine.trainer import Trainer
+
+    handlers = []
+
+    def waiting(self: Trainer) -> None:
+        handlers.append(signal.getsignal(signal.SIGINT))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_train_complete_viewer", waiting)
+    before = signal.getsignal(signal.SIGINT)
+    config = langsplat_config(tiny_scene, tmp_path)
+    config.max_num_iterations = 2
+    assert checkpoint_of(train(config)).name == "step-000000001.ckpt"
+    assert handlers == [signal.default_int_handler], "one Ctrl-C is enough"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_torn_newest_checkpoint_is_skipped(run: Path, tiny_scene: Path, tmp_path: Path) -> None:
     folder = tmp_path / "models"
     folder.mkdir()
