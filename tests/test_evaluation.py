@@ -91,7 +91,7 @@ def test_known_maps_give_known_scores() -> None:
     )
     first = scores.table[0]
     assert first["level"] == "part" and first["hit"] is True and first["reason"] is None
-    assert first["peak"] == pytest.approx(0.9) and first["threshold"] == pytest.approx(0.74)
+    assert first["peak"] == pytest.approx(0.9) and first["threshold"] == pytest.approx(0.66)
     assert first["area"] == pytest.approx(200 / (H * W)) and first["gt_area"] == pytest.approx(400 / (H * W))
     x, y = first["peak_at"]
     assert LEFT_HALF[y, x]

@@ -21,7 +21,7 @@ Threshold = float | Literal["auto"]
 TEMPERATURE = 10.0
 """LERF's factor on the cosines (Kerr et al., ICCV 2023, "Querying LERF")."""
 
-AUTO_FRACTION = 0.5
+AUTO_FRACTION = 0.4
 """How far above 0.5, as a share of the peak's own height above 0.5, a pixel must lie to be in the auto mask.
 
 Settled once, by `benchmarks/auto_fraction.py` on four labelled scenes.
