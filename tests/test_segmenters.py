@@ -1,32 +1,25 @@
-"""Segmenters by name, Felzenszwalb on a drawn scene, and the mask generator around SAM's networks."""
+"""Segmenters by name, and Felzenszwalb on a drawn scene."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.felzenszwalb import FelzenszwalbSegmenter, dissolve_slivers, join_parts, join_shades
-from lang_splat_ns.perception.mask_generator import MaskGenerator, MaskSettings, grid_points, remove_specks
-from lang_splat_ns.perception.sam_decoder import PointDecoder
 from lang_splat_ns.perception.segmenters import (
     SAM_LEVELS,
     LabelMaps,
-    Segmenter,
     compact,
     default_segmenter,
     make_segmenter,
 )
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 class PlainSegmenter:
@@ -190,118 +183,3 @@ def test_sides_of_a_box_are_one_part_and_two_parts_one_whole() -> None:
     image[labels == 2] = (230, 220, 40)
     assert join_shades(labels, image).max() == 2
     assert join_parts(labels).max() == 1
-
-
-# ---- SAM ----
-
-
-def tiny_sam() -> Any:
-    """A random model of segment_anything's own classes, with the published decoder and a small image encoder."""
-    from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-
-    torch.manual_seed(0)
-    # The low resolution is 256 for 1024 pixels; this one has the same ratio of 4 and is read with that in mind.
-    encoder = ImageEncoderViT(
-        img_size=1024, patch_size=64, embed_dim=32, depth=1, num_heads=2, out_chans=32,
-        norm_layer=torch.nn.LayerNorm, window_size=0,
-    )  # fmt: skip
-    prompts = PromptEncoder(embed_dim=32, image_embedding_size=(16, 16), input_image_size=(1024, 1024), mask_in_chans=4)
-    transformer = TwoWayTransformer(depth=2, embedding_dim=32, num_heads=4, mlp_dim=64)
-    decoder = MaskDecoder(transformer_dim=32, transformer=transformer, num_multimask_outputs=3)
-    return Sam(encoder, prompts, decoder).eval()
-
-
-@torch.inference_mode()
-def test_shared_decoder_equals_the_published_one() -> None:
-    sam, points = tiny_sam(), torch.rand(5, 2) * 1024
-    embedding = torch.randn(1, 32, 16, 16)
-    sparse, dense = sam.prompt_encoder(points=(points[:, None], torch.ones(5, 1)), boxes=None, masks=None)
-    expected, expected_quality = sam.mask_decoder(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, True)
-    decoder = PointDecoder(sam)
-    image = decoder.prepare(embedding)
-    tokens, mask_tokens, quality = decoder.attend(image, points)
-    torch.testing.assert_close(quality, expected_quality, rtol=1e-4, atol=1e-5)
-    drawn = decoder.draw(tokens, mask_tokens, image.grid, rows=9)
-    torch.testing.assert_close(drawn, expected[:, :, :36], rtol=1e-4, atol=1e-4)
-
-
-class ScriptedDecoder:
-    """Answers every point with three nested squares around it, instead of a network."""
-
-    def prepare(self, embedding: torch.Tensor) -> Any:
-        return type("Tokens", (), {"grid": (64, 64)})()
-
-    def attend(self, image: Any, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        quality = torch.tensor([0.95, 0.9, 0.92]).expand(len(points), 3)
-        return points, points, quality
-
-    def draw(self, tokens: torch.Tensor, masks: torch.Tensor, grid: tuple[int, int], rows: int) -> torch.Tensor:
-        axis_y, axis_x = torch.arange(4 * rows) + 0.5, torch.arange(4 * grid[1]) + 0.5
-        # The nearest of four cells of the photo, so that all points of a cell name the same masks.
-        centres = (tokens / 4 // 64) * 64 + 32
-        distance = torch.maximum(
-            (axis_y[:, None] - centres[:, 1, None, None]).abs(), (axis_x - centres[:, 0, None, None]).abs()
-        )
-        return torch.stack([(half - distance) * 10 for half in (8, 16, 28)], dim=1)
-
-
-def test_generator_keeps_each_thing_once_per_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = MaskGenerator(tiny_sam(), MaskSettings(points_per_side=8), batch=5)
-    monkeypatch.setattr(generator, "_decoder", ScriptedDecoder())
-    maps = generator.generate(np.zeros((256, 512, 3), dtype=np.uint8))
-    # 1024 x 512 network pixels are 256 x 128 low-resolution ones, 4 x 2 cells of 64.
-    assert maps.counts == (8, 8, 8)
-    assert maps.levels == SAM_LEVELS
-    sizes = [np.bincount(level[level >= 0]) for level in maps.labels]
-    # A low-resolution pixel is two photo pixels wide.
-    for size, half in zip(sizes, (28, 16, 8), strict=True):
-        assert np.allclose(size, (2 * 2 * half) ** 2, rtol=0.1)
-
-
-def test_generator_without_any_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = MaskGenerator(tiny_sam(), MaskSettings(points_per_side=2, predicted_iou=2.0), batch=4)
-    maps = generator.generate(np.zeros((40, 30, 3), dtype=np.uint8))
-    assert maps.counts == (0, 0, 0)
-    assert (maps.labels == -1).all()
-
-
-def test_grid_covers_the_photo() -> None:
-    points = grid_points(2, (100, 200))
-    assert points.tolist() == [[50, 25], [150, 25], [50, 75], [150, 75]]
-
-
-def test_specks_and_holes_go() -> None:
-    mask = np.zeros((40, 40), dtype=bool)
-    mask[5:25, 5:25] = True
-    mask[10:12, 10:12] = False
-    mask[30:32, 30:32] = True
-    cleaned = remove_specks(mask, min_area=20)
-    assert cleaned[5:25, 5:25].all()
-    assert cleaned.sum() == 400
-    assert not remove_specks(np.zeros((4, 4), dtype=bool), 10).any()
-
-
-def test_mobile_sam_on_a_photo() -> None:
-    weights = SHARED / "weights" / "mobile_sam.pt"
-    photo = SHARED / "scenes" / "desk" / "images" / "input_0003.jpg"
-    if not weights.exists() or not photo.exists():
-        pytest.skip("needs ../shared/weights/mobile_sam.pt and ../shared/scenes/desk")
-    import cv2
-
-    picture = cv2.imread(str(photo))
-    image = np.ascontiguousarray(picture[100:360, 580:840, ::-1]).astype(np.uint8)
-    segmenter = make_segmenter("mobile-sam", points_per_side=3, weights=weights)
-    assert isinstance(segmenter, Segmenter)
-    assert "6dbb90523a35330f" in segmenter.segmenter_id
-    assert "points=3 " in segmenter.segmenter_id
-    maps = segmenter.segment(image)
-    # The penguin fills the middle of this crop; at some level its mask does too.
-    share = [(level == level[150, 120]).mean() for level in maps.labels if level[150, 120] >= 0]
-    assert any(0.15 < value < 0.8 for value in share)
-
-
-def test_foreign_weights_are_refused(tmp_path: Path) -> None:
-    torch.save({"nothing": torch.zeros(1)}, tmp_path / "mobile_sam.pt")
-    segmenter = make_segmenter("mobile-sam", weights=tmp_path / "mobile_sam.pt")
-    with pytest.raises(UserError, match="does not fit the model vit_t"):
-        segmenter.segment(np.zeros((8, 8, 3), dtype=np.uint8))

@@ -1,29 +1,40 @@
 """Every mask of a photo, from a grid of point prompts, at SAM's three granularities.
 
 The automatic mask generation of Segment Anything (Kirillov et al., 2023, appendix B) with LangSplat's thresholds,
-arranged so that a CPU can afford it: quality is judged on the 256 x 256 logits, and only masks that survive all
-suppression are drawn at full size. No crops of the photo are taken (`crop_n_layers` 0; LangSplat takes one layer,
-which costs four more image embeddings and finds smaller things).
+arranged so that a CPU can afford it. The stock code enlarges every mask to the photo before it looks at it. Here most
+masks go by what the network thinks of them and by their low-resolution logits; of the others, box and stability are
+measured at the photo's size inside their windows, since suppression turns on a few pixels, and nothing but these
+numbers is kept; only the survivors are drawn. No crops of the photo are taken (`crop_n_layers` 0; LangSplat takes one
+layer, which costs four more image embeddings and finds smaller things).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from lang_splat_ns.perception.full_size import (
+    Enlargement,
+    Masks,
+    measure,
+    paint,
+    remove_specks,
+    stability_scores,
+    window_of,
+)
 from lang_splat_ns.perception.mask_nms import MaskNmsSettings, mask_nms, mask_scores
 from lang_splat_ns.perception.parallel import map_on_cores
-from lang_splat_ns.perception.sam_decoder import ImageTokens, PointDecoder
-from lang_splat_ns.perception.segmenters import SAM_LEVELS, LabelMaps, compact
+from lang_splat_ns.perception.promptable import Placement, Promptable
+from lang_splat_ns.perception.segmenters import SAM_LEVELS, LabelMaps
 
-LOW_RESOLUTION = 256
-"""Side of the decoder's square output; the photo fills its upper left part."""
+STABILITY_DOUBT = 0.12
+"""Stability counted on low-resolution pixels is off by less than this for masks of a few pixels, by 0.02 for large ones
+(measured on photos with MobileSAM), so a mask that fails by more cannot pass at the photo's size."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class MaskSettings:
         predicted_iou: masks whose quality the network rates lower go.
         stability: masks go whose area changes by more than this ratio when the cut is moved by one logit up and down.
         box_nms: a mask goes if its box overlaps the box of a better one by more than this IoU.
-        min_area: smaller masks go, islands are removed and holes filled up to this size; pixels of the photo.
+        min_area: islands are removed and holes filled up to this size, and smaller masks are not drawn; pixels.
         nms: see `mask_nms`.
     """
 
@@ -61,177 +72,158 @@ class Candidates:
 
     Attributes:
         logits: float16 [M, h, w], the photo's part of the low-resolution output.
-        predicted_iou: float [M].
-        stability: float [M].
+        boxes: int64 [M, 4] at the photo's size, see `full_size.measure`.
+        predicted_iou: float32 [M].
+        stability: float32 [M], at the photo's size.
     """
 
     logits: Tensor
+    boxes: Tensor
     predicted_iou: Tensor
     stability: Tensor
 
+    @staticmethod
+    def join(parts: Sequence[Candidates]) -> Candidates:
+        """All masks of several, in their order."""
+        names = ("logits", "boxes", "predicted_iou", "stability")
+        return Candidates(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    def __getitem__(self, index: Tensor) -> Candidates:
+        """Some of the masks."""
+        return Candidates(self.logits[index], self.boxes[index], self.predicted_iou[index], self.stability[index])
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What the network proposes for one photo.
+
+    Attributes:
+        placement: where the photo lies in the network's output.
+        levels: masks that pass the quality thresholds; whole, part, subpart.
+    """
+
+    placement: Placement
+    levels: tuple[Candidates, ...]
+
 
 class MaskGenerator:
-    """Label maps from a promptable model.
+    """Label maps from a promptable network.
 
     Args:
-        sam: a model of `segment_anything` or of a package with the same modules, in eval mode on its device.
+        network: see `Promptable`.
         settings: thresholds and grid.
         batch: prompts per step. Few suit a CPU's caches, many a GPU.
     """
 
-    def __init__(self, sam: Any, settings: MaskSettings, batch: int) -> None:
-        self._sam = sam
-        self._decoder = PointDecoder(sam)
+    def __init__(self, network: Promptable, settings: MaskSettings, batch: int) -> None:
+        self._network = network
         self._settings = settings
         self._batch = batch
 
-    @torch.inference_mode()
     def generate(self, image: npt.NDArray[np.uint8]) -> LabelMaps:
         """Label maps of an RGB image, uint8 [H, W, 3], at the levels whole, part and subpart."""
-        side = self._sam.image_encoder.img_size
-        height, width = image.shape[:2]
-        scale = side / max(height, width)
-        inner = (int(height * scale + 0.5), int(width * scale + 0.5))
-        candidates = self._candidates(self._embed(image, inner), inner, side)
+        return self.label_maps(self.propose(image))
+
+    @torch.inference_mode()
+    def propose(self, image: npt.NDArray[np.uint8]) -> Proposals:
+        """Ask the network at every point of the grid; image is uint8 [H, W, 3]."""
+        network, device = self._network, self._network.device
+        placement = network.place(*image.shape[:2])
+        embedded = network.embed(image)
+        enlarge = Enlargement(placement, device)
+        batches = placement.grid(self._settings.points_per_side).to(device).split(self._batch)
+
+        def decode(points: Tensor) -> list[Candidates]:
+            logits, quality = network.decode(embedded, points, self._settings.predicted_iou, placement.low)
+            return [self._passing(logits[:, output], quality[:, output], enlarge) for output in range(3)]
+
+        found = map_on_cores(decode, batches) if device.type == "cpu" else [decode(points) for points in batches]
         # The network's three outputs per point come as subpart, part, whole; levels are kept coarse to fine.
-        maps = [self._label_map(level, (height, width), inner, side) for level in reversed(candidates)]
+        outputs = [Candidates.join(parts) for parts in zip(*found, strict=True)]
+        return Proposals(placement, tuple(reversed(outputs)))
+
+    def masks(self, proposals: Proposals, *, pooled: bool = False) -> dict[str, Masks]:
+        """The masks that the stock generator keeps, best first.
+
+        Args:
+            proposals: from `propose`.
+            pooled: let masks of all three levels compete, as the stock generator does, instead of each level's alone.
+
+        Returns:
+            Masks by level; by the one name "all" if they are pooled.
+        """
+        if pooled:
+            return {"all": self._kept(Candidates.join(proposals.levels), proposals.placement)[0]}
+        levels = zip(SAM_LEVELS, proposals.levels, strict=True)
+        return {name: self._kept(level, proposals.placement)[0] for name, level in levels}
+
+    def label_maps(self, proposals: Proposals) -> LabelMaps:
+        """The masks of each level, after LangSplat's suppression, painted over one another."""
+        maps = [self._label_map(level, proposals.placement) for level in proposals.levels]
         return LabelMaps(np.stack(maps), SAM_LEVELS)
 
-    def _embed(self, image: npt.NDArray[np.uint8], inner: tuple[int, int]) -> Tensor:
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self._sam.device).permute(2, 0, 1)[None].float()
-        resized = F.interpolate(pixels, inner, mode="bilinear", align_corners=False, antialias=True)
-        return self._sam.image_encoder(self._sam.preprocess(resized.round()))
-
-    def _candidates(self, embedding: Tensor, inner: tuple[int, int], side: int) -> list[Candidates]:
-        """Masks that pass the quality thresholds, one entry per output of the network."""
-        tokens = self._decoder.prepare(embedding)
-        points = grid_points(self._settings.points_per_side, inner).to(embedding.device)
-        low = tuple(-(-length * LOW_RESOLUTION // side) for length in inner)
-        rows = -(-low[0] // 4)
-        batches = points.split(self._batch)
-
-        def decode(batch: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-            return self._passing(tokens, batch, (low[0], low[1]), rows)
-
-        found = map_on_cores(decode, batches) if embedding.device.type == "cpu" else [decode(part) for part in batches]
-        return [Candidates(*map(torch.cat, zip(*parts, strict=True))) for parts in zip(*found, strict=True)]
-
-    def _passing(
-        self, tokens: ImageTokens, points: Tensor, low: tuple[int, int], rows: int
-    ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Logits, predicted IoU and stability of the masks of a few points that pass, per output of the network."""
-        image_tokens, mask_tokens, quality = self._decoder.attend(tokens, points)
-        # Quality is known before the masks are drawn, which is a third of the work.
-        good = (quality > self._settings.predicted_iou).any(dim=1)
-        quality = quality[good]
-        logits = self._decoder.draw(image_tokens[good], mask_tokens[good], tokens.grid, rows)
-        logits = logits[..., : low[0], : low[1]]
-        stability = stability_scores(logits)
-        passed = (quality > self._settings.predicted_iou) & (stability >= self._settings.stability)
-        return [
-            (logits[kept, output].half(), quality[kept, output], stability[kept, output])
-            for output, kept in enumerate(passed.T)
-        ]
-
-    def _label_map(
-        self, candidates: Candidates, size: tuple[int, int], inner: tuple[int, int], side: int
-    ) -> npt.NDArray[np.int32]:
+    def _passing(self, logits: Tensor, quality: Tensor, enlarge: Enlargement) -> Candidates:
+        """Masks of one output of a few points that pass."""
         settings = self._settings
-        masks = candidates.logits > 0
-        low_area = settings.min_area * (LOW_RESOLUTION / side) ** 2 * (inner[0] * inner[1]) / (size[0] * size[1])
-        index = torch.nonzero(masks.sum(dim=(1, 2)) >= max(low_area, 1.0))[:, 0]
-        index = index[box_nms(masks[index], candidates.predicted_iou[index], settings.box_nms)]
-        scores = mask_scores(candidates.stability[index], candidates.predicted_iou[index])
-        index = index[mask_nms(masks[index], scores, settings.nms)]
+        hopeful = (quality > settings.predicted_iou) & (
+            stability_scores(logits) >= settings.stability - STABILITY_DOUBT
+        )
+        logits, quality = logits[hopeful], quality[hopeful]
+        on_cpu = logits.device.type == "cpu"
+        boxes, stability = measure(logits, enlarge, chunk=1 if on_cpu else max(len(logits), 1))
+        return Candidates(logits.half(), boxes, quality, stability)[stability >= settings.stability]
+
+    def _kept(self, candidates: Candidates, placement: Placement) -> tuple[Masks, Tensor]:
+        """Masks that survive suppression by boxes, cleaned, and their low-resolution masks, bool [M, h, w]."""
+        settings = self._settings
+        index = box_nms(candidates.boxes, candidates.predicted_iou, settings.box_nms)
+        candidates = candidates[index]
+        enlarge = Enlargement(placement, candidates.logits.device)
+        crops, boxes, clean = [], [], []
+        for logits, box in zip(candidates.logits, candidates.boxes.cpu().numpy(), strict=True):
+            crop = (enlarge(logits[None], window_of(box))[0] > 0).cpu().numpy()
+            crop, box, untouched = cleaned(crop, box, placement.size, settings.min_area)
+            crops.append(crop)
+            boxes.append(box)
+            clean.append(untouched)
+        boxes = np.array(boxes, dtype=np.int64).reshape(-1, 4)
+        # Cleaning may have made two masks alike; the one that did not need it stays.
+        index = box_nms(torch.from_numpy(boxes), torch.tensor(clean, dtype=torch.float32), settings.box_nms)
+        kept, chosen = candidates[index.to(candidates.boxes.device)], index.numpy()
+        masks = Masks(
+            placement.size,
+            boxes[chosen],
+            tuple(crops[i] for i in chosen),
+            kept.predicted_iou.cpu().numpy(),
+            kept.stability.cpu().numpy(),
+        )
+        return masks, kept.logits > 0
+
+    def _label_map(self, candidates: Candidates, placement: Placement) -> npt.NDArray[np.int32]:
+        masks, low = self._kept(candidates, placement)
+        areas = masks.areas
+        large = np.flatnonzero(areas >= self._settings.min_area)
+        scores = mask_scores(torch.from_numpy(masks.stability[large]), torch.from_numpy(masks.predicted_iou[large]))
+        kept = large[mask_nms(low[torch.from_numpy(large)], scores.to(low.device), self._settings.nms).cpu().numpy()]
         # Large masks are painted first, so that what lies on them stays visible.
-        index = index[torch.argsort(masks[index].sum(dim=(1, 2)), descending=True, stable=True)]
-        return paint(candidates.logits[index], size, inner, side, settings.min_area)
+        return paint(masks, kept[np.argsort(-areas[kept], kind="stable")])
 
 
-def grid_points(points_per_side: int, inner: tuple[int, int]) -> Tensor:
-    """Centres of a regular grid of cells over the photo: float [n * n, 2], x and y in the network's pixels."""
-    steps = (torch.arange(points_per_side, dtype=torch.float32) + 0.5) / points_per_side
-    y, x = torch.meshgrid(steps * inner[0], steps * inner[1], indexing="ij")
-    return torch.stack([x.flatten(), y.flatten()], dim=-1)
+def box_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """Indices that stay in greedy suppression by boxes [M, 4], which hold the first and the last pixels."""
+    from torchvision.ops import nms
+
+    return nms(boxes.float(), scores.float(), threshold)
 
 
-def stability_scores(logits: Tensor, offset: float = 1.0) -> Tensor:
-    """IoU of the masks cut `offset` above and below zero: float [...] from logits [..., h, w]."""
-    inside = (logits > offset).sum(dim=(-2, -1))
-    return inside / (logits > -offset).sum(dim=(-2, -1)).clamp(min=1)
-
-
-def box_nms(masks: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Indices that stay in greedy suppression by boxes; `masks` is bool [M, h, w] with no empty mask."""
-    from torchvision.ops import masks_to_boxes, nms
-
-    if not len(masks):
-        return torch.zeros(0, dtype=torch.long, device=masks.device)
-    # Boxes hold the outer edges of the pixels, so that a mask one pixel wide has an area.
-    boxes = masks_to_boxes(masks) + masks.new_tensor([0, 0, 1, 1], dtype=torch.float32)
-    return nms(boxes, scores.float(), threshold)
-
-
-def paint(
-    logits: Tensor, size: tuple[int, int], inner: tuple[int, int], side: int, min_area: int, chunk: int = 32
-) -> npt.NDArray[np.int32]:
-    """Draw masks over one another at full size.
-
-    Args:
-        logits: float [M, h, w], in painting order.
-        size: height and width of the photo.
-        inner: height and width of the photo inside the network's square input.
-        side: side of that square.
-        min_area: see `MaskSettings`.
-        chunk: masks enlarged at a time, which bounds the memory.
-
-    Returns:
-        int32 [H, W]; -1 where there is no mask, ids without gaps.
-    """
-    labels = np.full(size, -1, dtype=np.int32)
-    grid = _sampling_grid(logits.shape[-2:], size, inner, side).to(logits.device)
-    for start in range(0, len(logits), chunk):
-        part = logits[start : start + chunk].float()[None]
-        large = F.grid_sample(part, grid, mode="bilinear", padding_mode="border", align_corners=False)[0] > 0
-        for offset, mask in enumerate(large.cpu().numpy()):
-            clean = remove_specks(mask, min_area)
-            if clean.sum() >= min_area:
-                labels[clean] = start + offset
-    return compact(labels)
-
-
-def _sampling_grid(
-    low: torch.Size | tuple[int, ...], size: tuple[int, int], inner: tuple[int, int], side: int
-) -> Tensor:
-    """Where each pixel of the photo lies in the cropped low-resolution logits: float [1, H, W, 2] for grid_sample."""
-    axes = []
-    for length, part, count in zip(size, inner, low, strict=True):
-        # Pixel centres of the photo, in low-resolution pixels measured from the upper left corner.
-        position = (torch.arange(length) + 0.5) * (part / length) * (LOW_RESOLUTION / side)
-        axes.append(position / count * 2 - 1)
-    y, x = torch.meshgrid(*axes, indexing="ij")
-    return torch.stack([x, y], dim=-1)[None]
-
-
-def remove_specks(mask: npt.NDArray[np.bool_], min_area: int) -> npt.NDArray[np.bool_]:
-    """Fill holes and drop islands smaller than `min_area` pixels; bool [H, W]."""
-    import cv2
-
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(ys):
-        return mask
-    window = np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
-    # One pixel of border joins everything outside, so that a gap that opens to the outside is not taken for a hole.
-    inside = np.pad(mask[window], 1).astype(np.uint8)
-    for value in (0, 1):
-        pieces = (inside == value).astype(np.uint8)
-        _, component, statistics, _ = cv2.connectedComponentsWithStats(pieces, connectivity=8)
-        small = statistics[:, cv2.CC_STAT_AREA] < min_area
-        # Component 0 is everything else; while holes are filled, the outside is no hole however thin it is.
-        small[0] = False
-        if value == 0:
-            small[component[0, 0]] = False
-        inside[small[component]] = 1 - value
-    cleaned = np.zeros_like(mask)
-    cleaned[window] = inside[1:-1, 1:-1].astype(bool)
-    return cleaned
+def cleaned(
+    crop: npt.NDArray[np.bool_], box: npt.NDArray[np.int64], size: tuple[int, int], min_area: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64], bool]:
+    """A mask and its box without specks (see `remove_specks`), and whether it had none."""
+    left, top, right, bottom = box
+    clean = remove_specks(crop, min_area, (left == 0, top == 0, right == size[1] - 1, bottom == size[0] - 1))
+    if np.array_equal(clean, crop):
+        return crop, box, True
+    rows, columns = np.flatnonzero(clean.any(axis=1)), np.flatnonzero(clean.any(axis=0))
+    inner = np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.int64)
+    return clean[window_of(inner)], inner + np.array([left, top, left, top]), False

@@ -20,11 +20,11 @@ SEGMENTERS = Registry(
     group="lang_splat_ns.segmenters",
     variable="LANG_SPLAT_SEGMENTERS",
     builtin={
-        "sam": "lang_splat_ns.perception.sam:sam_vit_h",
-        "sam-vit-h": "lang_splat_ns.perception.sam:sam_vit_h",
-        "sam-vit-l": "lang_splat_ns.perception.sam:sam_vit_l",
-        "sam-vit-b": "lang_splat_ns.perception.sam:sam_vit_b",
-        "mobile-sam": "lang_splat_ns.perception.sam:mobile_sam",
+        "sam": "lang_splat_ns.perception.sam:SamVitH",
+        "sam-vit-h": "lang_splat_ns.perception.sam:SamVitH",
+        "sam-vit-l": "lang_splat_ns.perception.sam:SamVitL",
+        "sam-vit-b": "lang_splat_ns.perception.sam:SamVitB",
+        "mobile-sam": "lang_splat_ns.perception.sam:MobileSam",
         "felzenszwalb": "lang_splat_ns.perception.felzenszwalb:FelzenszwalbSegmenter",
     },
 )
