@@ -19,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,9 +140,7 @@ class MaskGeneratorBenchmark:
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "batch": batch,
-            "settings": {key: value for key, value in asdict(settings).items() if np.isfinite(value).all()}
-            if not self.random_weights
-            else f"points={self.points}, every mask drawn",
+            "settings": settings.describe(),
         }
 
 

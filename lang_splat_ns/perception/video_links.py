@@ -91,7 +91,7 @@ def link_masks(tracker: Tracker, frames: Iterable[Frame], settings: LinkSettings
     count = 0
     for image, labels in frames:
         tracker.look(image)
-        tracked, followed = _follow(tracker, followed, image.shape[:2], settings)
+        tracked, followed = _follow(tracker, followed, (image.shape[0], image.shape[1]), settings)
         if labels is None:
             yield Links(np.zeros(0, dtype=np.int64), tracked)
             continue
