@@ -91,7 +91,7 @@ class ViewerClient:
             for element in self.elements.values():
                 if element["id"] == message["id"]:
                     element.update(message["updates"])
-        elif "label" in message:
+        elif "label" in message and "id" in message:
             self.elements[message["label"]] = message
 
     def _send(self, kind: str, **content: Any) -> None:
