@@ -222,6 +222,22 @@ def test_masks_equal_the_stock_generators_on_a_photo() -> None:
         assert partners(mine, theirs) >= 0.95 * len(mine), name
 
 
+def test_benchmark_of_the_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its smallest form: random weights, four points, both generators."""
+    import json
+
+    from benchmarks import mask_generator as benchmark
+
+    monkeypatch.setattr(benchmark, "RANDOM_SIZE", (90, 120))
+    out = tmp_path / "figures.json"
+    benchmark.MaskGeneratorBenchmark(random_weights=True, device="cpu", points=2, photos=1, out=out).main()
+    figures = json.loads(out.read_text())
+    assert 0 < figures["network_share"] <= 1
+    assert figures["stock_seconds_per_image"] > 0
+    assert set(figures["partners"]) == {"all", *SAM_LEVELS}
+    assert figures["photos"][0]["size"] == [90, 120]
+
+
 def test_mobile_sam_as_a_segmenter() -> None:
     # The penguin fills the middle of this crop.
     image = photo()[100:360, 580:840]

@@ -16,12 +16,6 @@ from lang_splat_ns.language.field import Query
 from lang_splat_ns.plugin.runs import open_run
 
 
-@pytest.fixture(scope="module")
-def run(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished langsplat run."""
-    return train(langsplat_config(tiny_scene, tmp_path_factory.mktemp("run")))
-
-
 def test_checkpoint_folder_holds_one_safe_checkpoint(run: Path) -> None:
     state = torch.load(checkpoint_of(run), weights_only=True)
     assert state["step"] == 99
@@ -70,19 +64,6 @@ def test_every_output_can_be_shown(run: Path) -> None:
     assert {"rgb", "depth", "accumulation", "features_pca", "relevancy_0", "composited_0"} <= set(outputs)
     for image in outputs.values():
         assert torch.isfinite(apply_colormap(image)).all()
-
-
-def test_viewer_finds_text_boxes_and_typing_never_raises(run: Path) -> None:
-    from nerfstudio.viewer.utils import parse_object
-    from nerfstudio.viewer.viewer_elements import ViewerElement
-
-    model = open_run(run / "config.yml").pipeline.model
-    names = {element.name for _, element in parse_object(model, ViewerElement, "Custom Elements")}
-    assert {"Prompts", "Negatives", "Status"} <= names
-    assert model.prompts.submit("gre", "") != ""
-    assert model.prompts.submit("green; no colour at all", "") != ""
-    assert model.prompts.query == Query(("green",))
-    assert model.prompts.submit("  ", "") == "" and model.prompts.query is None
 
 
 def test_select_gives_one_row_per_prompt_and_gaussian(run: Path) -> None:

@@ -110,7 +110,7 @@ class LanguagePipeline(SplatPipeline):
     def __init__(self, config: LanguagePipelineConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self._connect_text_side()
-        boxes = PromptBoxes(self.model.prompts, self._why_no_answers)
+        self._boxes = boxes = PromptBoxes(self.model.prompts, self._why_no_answers)
         # The viewer looks for elements among the attributes, and shows them in the order of these names.
         self.prompt_box, self.prompt_negatives, self.prompt_status = boxes.positives, boxes.negatives, boxes.status
 
@@ -125,7 +125,7 @@ class LanguagePipeline(SplatPipeline):
         Otherwise the first render would fail at them, and with it the viewer's render thread.
         """
         super().load_pipeline(loaded_state, step)
-        trouble = self.model.prompts.recheck()
+        trouble = self._boxes.recheck()
         if trouble:
             CONSOLE.print(f"[yellow]Queries of this run are not answered: {escape(trouble)}[/yellow]")
 

@@ -108,7 +108,7 @@ class Prompts:
             tuple(text for text in asked if text not in refused) for asked in (query.positives, query.negatives)
         )
         if positives:
-            # A rehearsal of what renders do: the texts are remembered, and what is wrong shows here, not in the viewer's
+            # A rehearsal of what renders do: texts are remembered, and what is wrong shows here, not in the viewer's
             # render thread, which would end.
             rows = texts.embed(positives)
             relevancy(rows, rows, texts.negatives(negatives), texts.temperature)

@@ -11,25 +11,29 @@ from lang_splat_ns.plugin.prompts import Prompts
 
 
 class StatusLine(ViewerElement[str]):
-    """A line of text in the viewer that wraps where it is long, and takes no space where it is empty."""
+    """Text in the viewer that wraps where it is long, and takes no space where it is empty.
 
-    def __init__(self, name: str, text: str = "") -> None:
+    Args:
+        name: the element's name, which is not shown.
+        read: gives the text, one paragraph per line.
+    """
+
+    def __init__(self, name: str, read: Callable[[], str]) -> None:
         super().__init__(name)
-        self.text = text
+        self.read = read
         self._handle: GuiMarkdownHandle | None = None
 
     def install(self, viser_server: ViserServer) -> None:
-        """Add the line to the viewer's panel."""
+        """Add the text to the viewer's panel."""
         self._create_gui_handle(viser_server)
 
     def _create_gui_handle(self, viser_server: ViserServer) -> None:
-        self._handle = viser_server.gui.add_markdown(as_plain_markdown(self.text))
+        self._handle = viser_server.gui.add_markdown(as_plain_markdown(self.read()))
 
-    def show(self, text: str) -> None:
-        """Replace the text."""
-        self.text = text
+    def refresh(self) -> None:
+        """Show what the text is now."""
         if self._handle is not None:
-            self._handle.content = as_plain_markdown(text)
+            self._handle.content = as_plain_markdown(self.read())
 
 
 class PromptBoxes:
@@ -45,23 +49,31 @@ class PromptBoxes:
         hint = "Several are separated by ';'. Each adds the outputs relevancy_<i> and composited_<i>."
         self._prompts = prompts
         self._waiting = waiting
+        self._trouble = ""
         self.positives = ViewerText("Prompts", start, cb_hook=self._submit, hint=hint)
         self.negatives = ViewerText(
             "Negatives", "", cb_hook=self._submit, hint="What a prompt must beat; empty: the encoder's own phrases."
         )
-        self.status = StatusLine("Status", self._describe(""))
+        self.status = StatusLine("Status", self._describe)
+
+    def recheck(self) -> str:
+        """Drop of the present query what cannot be answered, and return why."""
+        self._trouble = self._prompts.recheck()
+        self.status.refresh()
+        return self._trouble
 
     def _submit(self, element: ViewerText) -> None:
         del element
-        self.status.show(self._describe(self._prompts.submit(self.positives.value, self.negatives.value)))
+        self._trouble = self._prompts.submit(self.positives.value, self.negatives.value)
+        self.status.refresh()
 
-    def _describe(self, trouble: str) -> str:
+    def _describe(self) -> str:
         query = self._prompts.query
         if query is None:
-            return trouble
+            return self._trouble
         # What is answered comes first and stays in place while a person types.
         answers = (f"relevancy_{index}: {text}" for index, text in enumerate(query.positives))
-        return "\n".join((*answers, trouble, self._waiting()))
+        return "\n".join(filter(None, (*answers, self._trouble, self._waiting())))
 
 
 def as_plain_markdown(text: str) -> str:

@@ -23,6 +23,7 @@ CHANNEL_CHUNK = 32
 __all__ = ["rasterize", "spherical_harmonics", "spherical_harmonics_basis", "view_directions"]
 
 
+@uninterrupted()
 def rasterize(
     means: Tensor,  # [N, 3]
     quats: Tensor,  # [N, 4]
@@ -85,7 +86,6 @@ def rasterize(
     )  # fmt: skip
 
 
-@uninterrupted()
 def _rasterize_cpu(
     means, quats, scales, opacities, colors, viewmat, K, width, height,
     sh_degree, extra, background, near_plane, absgrad, antialiased,
