@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,9 +56,13 @@ class Enlargement:
     Args:
         placement: where the photo lies in the output.
         device: where the logits are.
+
+    Attributes:
+        pixels: of the photo.
     """
 
     def __init__(self, placement: Placement, device: torch.device) -> None:
+        self.pixels = placement.size[0] * placement.size[1]
         self._axes = [_Axis(placement.positions(axis), placement.low[axis], device) for axis in (0, 1)]
 
     def window(self, inside: Tensor) -> Window:
@@ -175,27 +180,28 @@ def remove_specks(
     """
     left, top, right, bottom = (int(not border) for border in borders)
     inside = np.pad(crop, ((top, bottom), (left, right))).astype(np.uint8)
-    pieces, areas = _components((inside == 0).astype(np.uint8))
+    pieces, areas = _components(inside == 0)
     small = areas < min_area
     # Piece 0 is the mask itself. What touches the frame goes on outside of it, however little of it is in here.
     small[0] = False
     small[[pieces[i, j] for i, j in _frame(top, bottom, left, right)]] = False
-    inside[small[pieces]] = 1
+    if small.any():
+        inside[small[pieces]] = 1
     islands, areas = _components(inside)
-    areas[0] = 0
-    keep = areas >= max(min_area, 1)
-    if not keep.any():
-        keep[np.argmax(areas)] = len(areas) > 1
-    kept = keep[islands]
+    keep = areas >= min_area
+    keep[0] = False
+    if len(areas) > 1 and not keep.any():
+        keep[1 + np.argmax(areas[1:])] = True
+    kept = inside.astype(bool) if keep[1:].all() else keep[islands]
     return kept[top : kept.shape[0] - bottom, left : kept.shape[1] - right]
 
 
-def _components(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _components(pixels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Which connected piece each pixel that is not 0 belongs to, counted from 1, and the pieces' areas from piece 0."""
     import cv2
 
-    _, pieces, statistics, _ = cv2.connectedComponentsWithStats(pixels, connectivity=8)
-    return np.asarray(pieces, dtype=np.intp), np.asarray(statistics[:, cv2.CC_STAT_AREA], dtype=np.intp)
+    _, pieces, statistics, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)
+    return np.asarray(pieces), np.asarray(statistics)[:, cv2.CC_STAT_AREA]
 
 
 def _frame(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int]]:
