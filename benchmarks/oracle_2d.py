@@ -29,7 +29,7 @@ from lang_splat_ns.language.field import Level
 from lang_splat_ns.language.relevancy import Threshold
 from lang_splat_ns.perception.encoders import DEFAULT_ENCODER, make_encoder
 from lang_splat_ns.perception.extract import Frame, extract, read, read_label_maps
-from lang_splat_ns.perception.feature_store import FeatureStore, resolve_root
+from lang_splat_ns.perception.feature_store import open_store
 from lang_splat_ns.perception.segmenters import default_segmenter, make_segmenter
 from lang_splat_ns.plugin.datamanager import SplatDataManagerConfig
 from lang_splat_ns.plugin.frame_features import make_frames
@@ -70,13 +70,13 @@ class Oracle2D:
     report: Path | None = None
     """Write an HTML page with pictures to this file."""
 
-    def main(self) -> None:
-        """Extract what is missing, evaluate, print and write."""
+    def main(self) -> LanguageScores:
+        """Extract what is missing, evaluate, print and write; returns the scores."""
         labels, pairs = labelled_photos(self.data, self.downscale)
         segmenter_name = self.segmenter or default_segmenter(self.device)
         segmenter = make_segmenter(segmenter_name, device=self.device, points_per_side=self.points_per_side)
         encoder = make_encoder(self.encoder, device=self.device, crops=self.crops, templates=self.prompt_templates)
-        store = FeatureStore(resolve_root(self.data, self.cache_dir))
+        store = open_store(self.data, self.cache_dir)
         photos = [photo for _, photo in pairs]
         start = time.perf_counter()
         extract(photos, segmenter, encoder, store)
@@ -111,6 +111,7 @@ class Oracle2D:
             "extraction seconds (0 where cached)": round(extraction_seconds, 1),
         }
         self._publish(scores, facts, pictures)
+        return scores
 
     def _publish(self, scores: LanguageScores, facts: dict[str, Any], pictures: list[UnitPictures]) -> None:
         for key, value in scores.summary.items():

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +25,7 @@ import numba as nb
 import numpy as np
 import torch
 
+from benchmarks.machine import facts_of_machine
 from benchmarks.plain_loop import plain_backward, plain_forward
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.splatting import simd
@@ -181,9 +180,8 @@ def run(rounds: int, twin_rounds: int, cases: tuple[tuple[int, int], ...]) -> di
             scene[stage]["share_of_limit"] = round(scene[stage]["ours_visited_meval_per_s"] / limit, 2)
     stages = [scene[stage] for scene in scenes for stage in ("forward", "backward")]
     return {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "threads": {"numba": nb.get_num_threads(), "torch": torch.get_num_threads()},
-        "versions": {"numba": nb.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        **facts_of_machine(),
+        "numba_threads": nb.get_num_threads(),
         "multiply_adds_per_s": round(rows_per_second * 16),
         "scenes": scenes,
         "promises": {

@@ -6,11 +6,12 @@ import sys
 from typing import Annotated, Protocol
 
 import tyro
-from tyro.conf import OmitSubcommandPrefixes, subcommand
+from tyro.conf import CascadeSubcommandArgs, OmitSubcommandPrefixes, subcommand
 
 from lang_splat_ns.commands.demo import Demo
 from lang_splat_ns.commands.doctor import Doctor
 from lang_splat_ns.commands.evaluate import Evaluate
+from lang_splat_ns.commands.features import Features
 from lang_splat_ns.commands.query import QueryRun
 from lang_splat_ns.commands.weights import FetchWeights, ListWeights
 from lang_splat_ns.console import ERROR_CONSOLE
@@ -31,6 +32,8 @@ Commands = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[QueryRun, subcommand("query")]
     | Annotated[Evaluate, subcommand("eval")]
+    # A flag of the data set may stand on either side of the action: features --data D ls, features ls --data D.
+    | CascadeSubcommandArgs[Annotated[Features, subcommand("features")]]
     | Weights
     | Annotated[Doctor, subcommand("doctor")]
 )

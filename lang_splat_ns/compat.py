@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,16 @@ def warn_about_gsplat() -> None:
     version = importlib.metadata.version("gsplat")
     if version.startswith("1.5.3"):
         CONSOLE.print("[yellow]gsplat 1.5.3 never resets opacities (gsplat issue 797); use 1.4.0 or 1.5.2.[/yellow]")
+
+
+@cache
+def gsplat_wants_two_radii() -> bool:
+    """True where gsplat's strategies expect a radius per image axis, [C, N, 2]: those of 1.5 and later do."""
+    try:
+        version = importlib.metadata.version("gsplat")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return tuple(int(part) for part in version.split(".")[:2]) >= (1, 5)
 
 
 def _multiarray_modules() -> list[Any]:

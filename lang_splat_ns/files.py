@@ -8,6 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from lang_splat_ns.errors import UserError
+
+
+def check_exists(data: Path) -> None:
+    """Check that a data set is there at all.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not data.exists():
+        raise UserError(f"{data}: no such folder; --data wants a nerfstudio data set (a folder with transforms.json).")
+
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], temporary_folder: Path | None = None) -> None:
     """Create or replace `path` so that no reader ever sees a part of it.

@@ -20,3 +20,11 @@ def tiny_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tiny_scene")
     write_gallery(out, width=128, height=72, views=12, held_out=3, points=3000)
     return out
+
+
+@pytest.fixture(scope="session")
+def run(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished langsplat run on it. Read it, do not train in it."""
+    from runs import langsplat_config, train
+
+    return train(langsplat_config(tiny_scene, tmp_path_factory.mktemp("run")))

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception import feature_store
-from lang_splat_ns.perception.feature_store import FeatureStore, content_key, make_key, resolve_root
+from lang_splat_ns.perception.feature_store import FeatureStore, content_key, make_key, open_store, resolve_root
 from lang_splat_ns.perception.record import BrokenRecordError, check, pack, unpack
+from lang_splat_ns.perception.store_care import health
 
 ARRAYS = {"labels": np.arange(600, dtype=np.int32).reshape(20, 30), "names": np.array(["whole", "part"])}
 KEY = make_key("image", "segmenter")
@@ -90,9 +91,9 @@ def test_any_damage_is_noticed(data: st.DataObject) -> None:
         check(bytes(damaged))
     with pytest.raises(BrokenRecordError):
         unpack(content[:position])
-    arrays, meta = unpack(content)
-    assert meta == {"x": 1}
-    np.testing.assert_array_equal(arrays["labels"], ARRAYS["labels"])
+    record = unpack(content)
+    assert record.meta == {"x": 1}
+    np.testing.assert_array_equal(record.arrays["labels"], ARRAYS["labels"])
 
 
 def truncate(path: Path) -> None:
@@ -135,11 +136,29 @@ def test_a_bad_record_is_set_aside_and_the_others_kept(
     assert store.load("labels", KEY) is not None
 
 
-def test_has_notices_damage_too(store: FeatureStore) -> None:
+@pytest.mark.parametrize("damage", [truncate, empty, somebody_elses])
+def test_a_look_at_the_end_notices_what_is_torn(store: FeatureStore, damage: Any) -> None:
     store.save("labels", KEY, ARRAYS, {})
-    flip(store.path("labels", KEY))
+    damage(store.path("labels", KEY))
     assert not store.has("labels", KEY)
     assert len(quarantined(store)) == 1
+
+
+def test_altered_bytes_are_noticed_at_the_latest_when_they_are_used(store: FeatureStore) -> None:
+    store.save("labels", KEY, ARRAYS, {})
+    flip(store.path("labels", KEY))
+    assert store.load("labels", KEY) is None
+    assert not store.has("labels", KEY)
+    assert len(quarantined(store)) == 1
+
+
+def test_looking_reads_next_to_nothing(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.save("labels", KEY, {"noise": np.random.default_rng(0).integers(0, 256, 100_000, dtype=np.uint8)}, {})
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("the whole file was read"))
+    digest = store.digest("labels", KEY)
+    monkeypatch.undo()
+    found = store.read("labels", KEY)
+    assert found is not None and found.digest == digest
 
 
 def test_another_schema_is_left_alone(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +169,7 @@ def test_another_schema_is_left_alone(store: FeatureStore, monkeypatch: pytest.M
     assert newer.load("labels", KEY) is None
     newer.save("labels", KEY, {"labels": np.zeros(1)}, {})
     assert store.path("labels", KEY).read_bytes() == before
-    assert newer.health().other_versions == (f"v{feature_store.SCHEMA_VERSION - 1}",)
+    assert [path.name for path in health(newer).other_versions] == [f"v{feature_store.SCHEMA_VERSION - 1}"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
@@ -201,24 +220,6 @@ def test_broken_record_on_a_disk_that_cannot_be_written(store: FeatureStore, mon
     assert store.load("labels", KEY) is None
 
 
-def test_health_and_listing(store: FeatureStore) -> None:
-    assert store.health().stages == ()
-    store.save("labels", KEY, ARRAYS, {"segmenter": "plain"})
-    store.save("labels", make_key("b"), ARRAYS, {"segmenter": "plain"})
-    flip(store.path("labels", KEY))
-    leftover = store.path("labels", KEY).with_name(".x.tmp")
-    leftover.write_bytes(b"half")
-    health = store.health(verify=True)
-    assert health.writable
-    assert [(stage.stage, stage.records, len(stage.broken)) for stage in health.stages] == [("labels", 2, 1)]
-    assert health.unfinished == 1
-    assert [row["segmenter"] for row in store.ls("labels")] == ["plain"]
-    assert store.sweep() == 0
-    os.utime(leftover, (0, 0))
-    assert store.sweep() == 1
-    assert not leftover.exists()
-
-
 def test_root_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -234,6 +235,56 @@ def test_root_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("LANG_SPLAT_CACHE", str(tmp_path / "variable"))
     assert resolve_root(data) == tmp_path / "variable"
     assert resolve_root(data, tmp_path / "flag") == tmp_path / "flag"
+
+
+def test_a_cache_on_a_read_only_disk_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, user = tmp_path / "data", tmp_path / "user"
+    data.mkdir()
+    monkeypatch.delenv("LANG_SPLAT_CACHE", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(user))
+    open_store(data).save("labels", KEY, ARRAYS, {})
+    inside = whole_tree(data)
+    monkeypatch.setattr(feature_store, "is_writable", lambda folder: not folder.is_relative_to(data))
+    layered = open_store(data)
+    assert layered.has("labels", KEY) and layered.load("labels", KEY) is not None
+    layered.save("labels", make_key("new"), ARRAYS, {})
+    assert whole_tree(data) == inside
+    assert (user / "features").is_dir()
+    # A place that somebody names is taken alone.
+    assert not open_store(data, tmp_path / "flag").has("labels", KEY)
+    monkeypatch.setenv("LANG_SPLAT_CACHE", str(tmp_path / "variable"))
+    assert not open_store(data).has("labels", KEY)
+
+
+def test_a_broken_record_below_is_made_again_above(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = FeatureStore(store.root.with_name("below"))
+    layered = FeatureStore(store.root, below=below)
+    below.save("labels", KEY, ARRAYS, {})
+    flip(below.path("labels", KEY))
+    replace = os.replace
+
+    def refuse(source: Any, target: Any) -> None:
+        if Path(source).is_relative_to(below.root):
+            raise PermissionError(errno.EROFS, "read-only")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    assert layered.load("labels", KEY) is None
+    layered.save("labels", KEY, ARRAYS, {})
+    assert layered.load("labels", KEY) is not None
+    assert quarantined(below) == quarantined(layered) == []
+
+
+def whole_tree(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_unknown_data_and_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        open_store(tmp_path / "nowhere", tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to the feature cache .*--cache-dir"):
+        FeatureStore(tmp_path / "file" / "cache").check_writable()
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -30,6 +30,7 @@ class Doctor:
     def run(self) -> None:
         """Print everything that a bug report needs."""
         from lang_splat_ns.perception.encoders import ENCODERS
+        from lang_splat_ns.perception.rerankers import RERANKERS
         from lang_splat_ns.perception.segmenters import SEGMENTERS
 
         _section("Versions")
@@ -41,6 +42,7 @@ class Doctor:
         _section("Perception")
         _line("encoders", ", ".join(ENCODERS.names()))
         _line("segmenters", ", ".join(SEGMENTERS.names()))
+        _line("rerankers", ", ".join(RERANKERS.names()))
         print_weights()
         _section("Feature cache")
         _print_cache(self.data)
@@ -52,7 +54,7 @@ def print_weights() -> None:
 
     for row in ls():
         name, path = row["name"], row["path"]
-        _line(str(name), str(path) if path else f"not here: lang-splat weights fetch {name}")
+        _line(str(name), str(path) if path else f"not here: lang-splat weights fetch {name} ({row['licence']})")
 
 
 def _print_devices() -> None:
@@ -70,18 +72,21 @@ def _print_devices() -> None:
 
 
 def _print_cache(data: Path | None) -> None:
-    from lang_splat_ns.perception.feature_store import FeatureStore, resolve_root
+    from lang_splat_ns.perception.feature_store import open_store
+    from lang_splat_ns.perception.store_care import health
 
-    root = resolve_root(data or Path("."), None) if data is not None else None
-    if root is None:
+    if data is None:
         _line("root", "give --data to look at a data set's cache")
         return
-    _line("root", str(root))
-    health = FeatureStore(root).health()
-    _line("writable", "yes" if health.writable else "no: give another folder with --cache-dir")
-    for stage in health.stages:
-        _line(stage.stage, f"{stage.records} records, {stage.size / 1e6:.1f} MB")
-    _line("set aside", str(health.quarantined))
+    store = open_store(data)
+    state = health(store)
+    _line("root", str(store.root))
+    if store.below is not None:
+        _line("also read", str(store.below.root))
+    _line("writable", "yes" if state.writable else "no: give another folder with --cache-dir")
+    for stage, (records, size) in state.stages.items():
+        _line(stage, f"{records} records, {size / 1e6:.1f} MB")
+    _line("set aside", str(len(state.set_aside)))
 
 
 def _version(package: str) -> str:

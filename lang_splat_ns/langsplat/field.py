@@ -51,7 +51,8 @@ class LangSplatField:
         return Selection(best, torch.stack([row > limit for row, limit in zip(best, limits, strict=True)]), chosen)
 
     def _texts(self) -> TextCache:
-        return self._model.text_side.cache(self._model.require_language().encoder_id)
+        self._model.require_language()
+        return self._model.texts()
 
     def _compare(self, codes: Tensor, query: Query) -> Tensor:
         """Relevancy [Q, L, M] of codes [M, L, C]."""

@@ -14,10 +14,11 @@ from torch import Tensor
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.langsplat.field import LangSplatField
-from lang_splat_ns.langsplat.targets import CodeTargets, all_embeddings
+from lang_splat_ns.langsplat.targets import CodeTargets, all_embeddings, code_loss
 from lang_splat_ns.language.autoencoder import SceneAutoencoder, fit_autoencoder
+from lang_splat_ns.language.text import TextCache
 from lang_splat_ns.plugin.frame_features import FrameFeatureSource
-from lang_splat_ns.plugin.prompts import PromptBoxes, Prompts, TextSide, prompt_outputs, unit_colors
+from lang_splat_ns.plugin.prompts import Prompts, TextSide, prompt_outputs, unit_colors
 from lang_splat_ns.splatting.model import GaussianSplattingModel, GaussianSplattingModelConfig
 
 PARAMETER = "language_features"
@@ -67,10 +68,7 @@ class LangSplatModel(GaussianSplattingModel):
         self._about_language: dict[str, Any] | None = None
         self._targets: CodeTargets | None = None
         self.text_side = TextSide("open_clip", "cpu")
-        self.prompts = Prompts(lambda: self.text_side.cache(), tuple(self.config.queries))
-        boxes = PromptBoxes(self.prompts)
-        # The viewer finds elements only as attributes of the model itself.
-        self.prompt_box, self.negative_box, self.prompt_status = boxes.positives, boxes.negatives, boxes.status
+        self.prompts = Prompts(self.texts, tuple(self.config.queries))
 
     # ---- The language part ----
 
@@ -95,6 +93,14 @@ class LangSplatModel(GaussianSplattingModel):
             )
         about = self._about_language
         return Language(self.autoencoder, tuple(about["levels"]), about["encoder_id"])
+
+    def texts(self) -> TextCache:
+        """The text side, which is that of the encoder that made the features, once there are any.
+
+        Raises:
+            UserError: it cannot be built, or is another one.
+        """
+        return self.text_side.cache(self._about_language["encoder_id"] if self._about_language else None)
 
     def unit_codes(self) -> Tensor:
         """Unit codes of all Gaussians: [N, L, code_dim]."""
@@ -184,7 +190,7 @@ class LangSplatModel(GaussianSplattingModel):
         assert self._targets is not None
         codes = outputs["codes"]
         target, valid = self._targets(int(batch["image_idx"]), *codes.shape[:2])
-        return {"language_loss": ((codes - target).abs() * valid).mean()}
+        return {"language_loss": code_loss(codes, target, valid)}
 
     # ---- Rendering ----
 

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Sized
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from lang_splat_ns.language.autoencoder import SceneAutoencoder
-from lang_splat_ns.plugin.frame_features import FrameFeatureSource
+
+
+class LabelledFrames(Protocol):
+    """What is known of a data set's photos, by index; `plugin.frame_features.FrameFeatureSource` is one."""
+
+    @property
+    def frames(self) -> Sized:
+        """The photos."""
+        ...
+
+    def embeddings(self, index: int) -> Sequence[Tensor]:
+        """Mask embeddings of one photo, one float32 [count, dim] per level; NaN rows carry no evidence."""
+        ...
+
+    def labels(self, index: int, height: int, width: int) -> Tensor:
+        """Label maps of one photo at the given size: int32 [L, height, width], -1 where there is no mask."""
+        ...
 
 
 class CodeTargets:
@@ -18,7 +37,7 @@ class CodeTargets:
         device: where targets are wanted.
     """
 
-    def __init__(self, source: FrameFeatureSource, autoencoder: SceneAutoencoder, device: torch.device | str) -> None:
+    def __init__(self, source: LabelledFrames, autoencoder: SceneAutoencoder, device: torch.device | str) -> None:
         self._source = source
         self._device = device
         self._codes = [
@@ -34,7 +53,12 @@ class CodeTargets:
         return codes, codes.square().sum(-1, keepdim=True) > 0
 
 
-def all_embeddings(source: FrameFeatureSource) -> Tensor:
+def code_loss(codes: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """L1 distance of blended codes to the pixels' codes, both [H, W, L, C], where `valid` [H, W, L, 1] says so."""
+    return ((codes - target).abs() * valid).mean()
+
+
+def all_embeddings(source: LabelledFrames) -> Tensor:
     """Every mask embedding with evidence, of all photos and levels: [M, dim]."""
     rows = torch.cat([rows for index in range(len(source.frames)) for rows in source.embeddings(index)])
     return rows[torch.isfinite(rows).all(-1)]

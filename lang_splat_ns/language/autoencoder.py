@@ -16,8 +16,9 @@ from lang_splat_ns.errors import UserError
 ENCODER_WIDTHS = (256, 128, 64, 32)
 DECODER_WIDTHS = (16, 32, 64, 128, 256, 256)
 COSINE_WEIGHT = 1e-3
-DECODE_ROWS = 1 << 15
-"""Rows decoded at a time: full-size maps of 512 channels would not fit into memory at once."""
+DECODE_ROWS = {"cpu": 1 << 12, "cuda": 1 << 15}
+"""Rows decoded at a time: full-size maps of 512 channels would not fit into memory at once. On a CPU a piece stays in
+the cache, which takes little more than half the time; a GPU wants enough work to be busy."""
 
 
 class SceneAutoencoder(nn.Module):
@@ -55,9 +56,10 @@ class SceneAutoencoder(nn.Module):
         return F.normalize(self.decoder(codes), dim=-1)
 
     @torch.no_grad()
-    def decode_in_chunks(self, codes: Tensor) -> list[Tensor]:
-        """Like `decode` for codes [N, code_dim], as a list of pieces of bounded size."""
-        return [self.decode(chunk) for chunk in codes.split(DECODE_ROWS)]
+    def decode_in_chunks(self, codes: Tensor) -> Iterator[Tensor]:
+        """Like `decode` for codes [N, code_dim], one piece of bounded size after the other."""
+        for chunk in codes.split(DECODE_ROWS.get(codes.device.type, DECODE_ROWS["cuda"])):
+            yield self.decode(chunk)
 
 
 def fit_autoencoder(
@@ -83,7 +85,9 @@ def fit_autoencoder(
     """
     if len(embeddings) < 2:
         raise UserError("The segmenter and encoder found no region to learn from in any photo; try another segmenter.")
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    # manual_seed seeds every device, so a training on CUDA would draw other numbers afterwards.
+    devices = range(torch.cuda.device_count()) if embeddings.is_cuda else ()
+    with torch.random.fork_rng(devices=devices), _one_thread():
         torch.manual_seed(seed)
         model = SceneAutoencoder(embeddings.shape[1], code_dim).to(embeddings.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)

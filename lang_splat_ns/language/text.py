@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lang_splat_ns.errors import UserError
+from lang_splat_ns.interrupts import uninterrupted
 from lang_splat_ns.language.relevancy import TEMPERATURE
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class TextCache:
         self._rows: OrderedDict[str, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
+    @uninterrupted()
     def embed(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
         """Embeddings of `texts`, in their order: float32 [Q, D], unit rows, on `device`.
 

@@ -7,8 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ import numpy.typing as npt
 
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
-from lang_splat_ns.files import write_atomically
-from lang_splat_ns.perception.record import BrokenRecordError, check, pack, unpack
+from lang_splat_ns.files import check_exists, write_atomically
+from lang_splat_ns.perception.record import BrokenRecordError, Record, claimed_digest, pack, unpack
 
 SCHEMA_VERSION = 1
 """Raised whenever a record's meaning changes. Each version lives in a folder of its own and leaves the others alone."""
@@ -68,56 +67,38 @@ def resolve_root(data: Path, cache_dir: Path | None = None) -> Path:
         return Path(cache_dir).expanduser().absolute()
     if os.environ.get(CACHE_VARIABLE):
         return Path(os.environ[CACHE_VARIABLE]).expanduser().absolute()
-    folder = data if data.is_dir() else data.parent
-    inside = (folder / FOLDER_NAME).absolute()
-    if is_writable(inside if inside.exists() else folder):
+    inside = cache_inside(data)
+    if is_writable(inside if inside.exists() else inside.parent):
         return inside
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("lang-splat-ns", appauthor=False)) / "features"
 
 
+def open_store(data: Path, cache_dir: Path | None = None) -> FeatureStore:
+    """The feature cache of a data set, see `resolve_root`.
+
+    A cache that lies in a data folder on a read-only disk is read; what it lacks goes to the user's cache folder.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    check_exists(data)
+    root, inside = resolve_root(data, cache_dir), cache_inside(data)
+    # Whoever names a place gets that place alone, and an empty one starts from nothing.
+    named = cache_dir is not None or os.environ.get(CACHE_VARIABLE)
+    readable = inside != root and os.access(inside, os.R_OK | os.X_OK)
+    return FeatureStore(root, below=FeatureStore(inside) if readable and not named else None)
+
+
+def cache_inside(data: Path) -> Path:
+    """Where the cache of a data set lies by default, whether it is there or not: in the data folder itself."""
+    return ((data if data.is_dir() else data.parent) / FOLDER_NAME).absolute()
+
+
 def is_writable(folder: Path) -> bool:
     """Whether files can be made in an existing folder."""
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
-
-
-@dataclass(frozen=True)
-class StageHealth:
-    """What one stage of a store holds.
-
-    Attributes:
-        stage: the stage's name, for example "labels".
-        records: number of records.
-        size: bytes on disk.
-        broken: names of records that do not match their digest (only looked for on request).
-    """
-
-    stage: str
-    records: int
-    size: int
-    broken: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class StoreHealth:
-    """State of a feature store, for `lang-splat doctor`.
-
-    Attributes:
-        root: where the store lies.
-        writable: whether new records can be saved.
-        stages: one entry per stage.
-        quarantined: number of broken records that were set aside.
-        unfinished: number of temporary files that a killed process left behind; harmless, see `sweep`.
-        other_versions: folders of other schema versions, which are left alone.
-    """
-
-    root: Path
-    writable: bool
-    stages: tuple[StageHealth, ...]
-    quarantined: int
-    unfinished: int
-    other_versions: tuple[str, ...]
 
 
 class FeatureStore:
@@ -127,56 +108,77 @@ class FeatureStore:
     (temporary file, fsync, `os.replace`) and carries its own digest, so that any number of processes can use one
     store without locks: at worst two compute the same record, and the later one replaces its equal.
 
-        store = FeatureStore(resolve_root(data))
+        store = open_store(data)
         arrays = store.load("labels", key)
         if arrays is None:
-            store.save("labels", key, {"labels": labels}, {"image": "0001.jpg"})
+            store.save("labels", key, {"labels": labels}, {"segmenter": segmenter_id})
+
+    Args:
+        root: folder of the store; made when the first record is saved.
+        below: another store that is read where this one lacks a record, and never written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, below: FeatureStore | None = None) -> None:
         self.root = Path(root).absolute()
-        self._versioned = self.root / f"v{SCHEMA_VERSION}"
-        self._quarantine = self.root / "quarantine"
+        self.below = below
+        self.versioned = self.root / f"v{SCHEMA_VERSION}"
+        self.quarantine = self.root / "quarantine"
 
     def path(self, stage: str, key: str) -> Path:
-        """File of a record, whether it is there or not."""
-        return self._versioned / stage / key[:2] / f"{key}.npz"
+        """File of a record in this store, whether it is there or not."""
+        return self.versioned / stage / key[:2] / f"{key}.npz"
 
     def has(self, stage: str, key: str) -> bool:
-        """Whether a whole record is there. A broken one is set aside, as in `load`; nothing is unpacked."""
+        """Whether a record is there that is not truncated; see `digest`."""
         return self.digest(stage, key) is not None
 
     def digest(self, stage: str, key: str) -> str | None:
-        """Digest of a whole record's content (64 hex digits), or None as in `load`; nothing is unpacked."""
-        content = self._read(stage, key)
-        if content is None:
-            return None
+        """The digest that a record carries (64 hex digits), or None where there is none.
+
+        Only the last bytes are read, so that thousands of records are looked through in a second. A truncated or
+        foreign file is set aside, as in `load`; it takes `load` or `verify` to notice that bytes were altered.
+
+        Raises:
+            UserError: as `load`.
+        """
+        path = self.path(stage, key)
         try:
-            return check(content)
+            with path.open("rb") as file:
+                return claimed_digest(file)
         except BrokenRecordError as error:
-            self._set_aside(self.path(stage, key), str(error))
-            return None
+            self.set_aside(path, str(error))
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise _cannot_read(path, error) from error
+        return self.below.digest(stage, key) if self.below else None
 
     def load(self, stage: str, key: str) -> dict[str, npt.NDArray[Any]] | None:
-        """Arrays of a record, or None where there is none.
+        """Arrays of a record, or None where there is none; see `read`."""
+        record = self.read(stage, key)
+        return record and record.arrays
+
+    def read(self, stage: str, key: str) -> Record | None:
+        """A record, or None where there is none.
 
         A record that is torn, altered or not what its name says is moved to the folder `quarantine`, reported in
-        one line, and None is returned, so that the caller computes it again.
+        one line, and counts as missing, so that the caller computes it again.
 
         Raises:
             UserError: the file is there but the system refuses to read it.
         """
-        content = self._read(stage, key)
-        if content is None:
-            return None
+        path = self.path(stage, key)
         try:
-            arrays, meta = unpack(content)
-            if (meta.get("schema"), meta.get("stage"), meta.get("key")) != (SCHEMA_VERSION, stage, key):
-                raise BrokenRecordError("it belongs to another key, stage or schema")
+            record = unpack(path.read_bytes())
+            check_identity(record.meta, stage, key)
+            return record
         except BrokenRecordError as error:
-            self._set_aside(self.path(stage, key), str(error))
-            return None
-        return arrays
+            self.set_aside(path, str(error))
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise _cannot_read(path, error) from error
+        return self.below.read(stage, key) if self.below else None
 
     def save(self, stage: str, key: str, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> None:
         """Store a record; an older one under the same key is replaced.
@@ -191,78 +193,30 @@ class FeatureStore:
             UserError: the disk is full or the folder cannot be written. All earlier records are kept.
         """
         content = pack(arrays, {**meta, "schema": SCHEMA_VERSION, "stage": stage, "key": key})
-        path = self.path(stage, key)
         try:
-            write_atomically(path, lambda file: file.write(content))
+            write_atomically(self.path(stage, key), lambda file: file.write(content))
         except OSError as error:
             reason = "the disk is full" if error.errno in _FULL else (error.strerror or str(error))
-            raise UserError(
-                f"cannot write to the feature cache {self.root}: {reason}. What was computed before is kept; make "
-                f"room or choose another place with --cache-dir or {CACHE_VARIABLE}, and run the same command again."
-            ) from error
+            raise self._cannot_write(reason) from error
 
-    def ls(self, stage: str) -> list[dict[str, Any]]:
-        """Descriptions of all whole records of a stage, with their size in bytes as `size`."""
-        rows: list[dict[str, Any]] = []
-        for path in self._records(stage):
-            try:
-                rows.append({**unpack(path.read_bytes())[1], "size": path.stat().st_size})
-            except (BrokenRecordError, OSError):
-                # A listing only looks; it is `load` that sets a broken record aside.
-                continue
-        return rows
+    def is_writable(self) -> bool:
+        """Whether records can be saved, as far as permissions tell."""
+        return is_writable(next(folder for folder in (self.root, *self.root.parents) if folder.exists()))
 
-    def health(self, verify: bool = False) -> StoreHealth:
-        """Count records, leftovers and records set aside.
+    def check_writable(self) -> None:
+        """Look whether records can be saved, before anything long is computed.
 
-        Args:
-            verify: also compare every record with its digest, which reads all of them.
+        Raises:
+            UserError: they cannot.
         """
-        stages = sorted(folder.name for folder in self._versioned.glob("*") if folder.is_dir())
-        existing = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
-        return StoreHealth(
-            root=self.root,
-            writable=is_writable(existing),
-            stages=tuple(self._stage_health(stage, verify) for stage in stages),
-            quarantined=sum(1 for path in self._quarantine.glob("*") if path.is_file()),
-            unfinished=sum(1 for _ in self._versioned.rglob("*.tmp")),
-            other_versions=tuple(
-                sorted(path.name for path in self.root.glob("v*") if path.is_dir() and path != self._versioned)
-            ),
-        )
+        if not self.is_writable():
+            raise self._cannot_write("no files can be made there")
 
-    def sweep(self, older_than_seconds: float = 3600.0) -> int:
-        """Delete temporary files that killed processes left behind; returns how many.
-
-        Young ones stay, because another process may be writing them at this moment.
-        """
-        horizon = time.time() - older_than_seconds
-        old = [path for path in self._versioned.rglob("*.tmp") if path.stat().st_mtime < horizon]
-        for path in old:
-            path.unlink(missing_ok=True)
-        return len(old)
-
-    def _records(self, stage: str) -> Iterator[Path]:
-        return iter(sorted((self._versioned / stage).glob("*/*.npz")))
-
-    def _stage_health(self, stage: str, verify: bool) -> StageHealth:
-        paths = list(self._records(stage))
-        broken = tuple(path.name for path in paths if verify and not _is_whole(path))
-        return StageHealth(stage, len(paths), sum(path.stat().st_size for path in paths), broken)
-
-    def _read(self, stage: str, key: str) -> bytes | None:
-        path = self.path(stage, key)
+    def set_aside(self, path: Path, reason: str) -> None:
+        """Move a broken record of this store to `quarantine` and say so; the others are not touched."""
+        target = self.quarantine / f"{path.parent.parent.name}-{path.stem}-{time.time_ns()}.npz"
         try:
-            return path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise UserError(f"cannot read the feature cache's {path}: {error.strerror}") from error
-
-    def _set_aside(self, path: Path, reason: str) -> None:
-        target = self._quarantine / f"{path.parent.parent.name}-{path.stem}-{time.time_ns()}.npz"
-        try:
-            self._quarantine.mkdir(parents=True, exist_ok=True)
+            self.quarantine.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
         except FileNotFoundError:
             # Another process has just set it aside.
@@ -270,12 +224,24 @@ class FeatureStore:
         except OSError:
             # A store that can only be read cannot be tidied; the record counts as missing all the same.
             target = path
-        CONSOLE.print(f"The cache record {path} is broken ({reason}); it lies in {target} and is computed anew.")
+        CONSOLE.print(f"The cache record {path} is broken ({reason}); it lies in {target} and counts as missing.")
+
+    def _cannot_write(self, reason: str) -> UserError:
+        return UserError(
+            f"cannot write to the feature cache {self.root}: {reason}. What was computed before is kept; make "
+            f"room or choose another place with --cache-dir or {CACHE_VARIABLE}, and run the same command again."
+        )
 
 
-def _is_whole(path: Path) -> bool:
-    try:
-        check(path.read_bytes())
-    except (BrokenRecordError, OSError):
-        return False
-    return True
+def check_identity(meta: Mapping[str, Any], stage: str, key: str) -> None:
+    """Compare a record's description with the place where it lies.
+
+    Raises:
+        BrokenRecordError: it belongs elsewhere.
+    """
+    if (meta.get("schema"), meta.get("stage"), meta.get("key")) != (SCHEMA_VERSION, stage, key):
+        raise BrokenRecordError("it belongs to another key, stage or schema")
+
+
+def _cannot_read(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot read the feature cache's {path}: {error.strerror}")

@@ -10,6 +10,7 @@ from nerfstudio.configs.experiment_config import ExperimentConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
 from lang_splat_ns.errors import UserError
+from lang_splat_ns.files import check_exists
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
 
@@ -25,14 +26,18 @@ def check_data(config: ExperimentConfig) -> None:
     data = manager.data or manager.dataparser.data
     if data is None or str(data) in ("", "."):
         raise UserError("No data: give a folder with --data (lang-splat demo --scene-only --out DIR makes one).")
-    data = Path(data)
-    if not data.exists():
-        raise UserError(f"{data}: no such folder; --data wants a nerfstudio data set (a folder with transforms.json).")
+    check_exists(Path(data))
     if isinstance(manager.dataparser, NerfstudioDataParserConfig):
-        _check_nerfstudio_folder(data)
+        check_nerfstudio_folder(Path(data))
 
 
-def _check_nerfstudio_folder(data: Path) -> None:
+def check_nerfstudio_folder(data: Path) -> None:
+    """Check a folder with a `transforms.json`, or such a file, and every photo that it names.
+
+    Raises:
+        UserError: as `check_data`.
+    """
+    check_exists(data)
     transforms = data if data.suffix == ".json" else data / "transforms.json"
     if not transforms.is_file():
         raise UserError(_why_no_transforms(data))

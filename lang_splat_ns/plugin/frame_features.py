@@ -7,9 +7,10 @@ are segmented and embedded as well as the photo allows, and changing the trainin
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,13 +20,27 @@ from torch import Tensor
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.encoders import Encoder, make_encoder
-from lang_splat_ns.perception.extract import Frame, FrameFeatures, content_key, extract, read
-from lang_splat_ns.perception.feature_store import FeatureStore, resolve_root
-from lang_splat_ns.perception.segmenters import Segmenter, default_segmenter, make_segmenter
+from lang_splat_ns.perception.extract import (
+    Frame,
+    MissingRecordError,
+    content_key,
+    extract,
+    read_embeddings,
+    read_label_maps,
+)
+from lang_splat_ns.perception.feature_store import open_store
+from lang_splat_ns.perception.segmenters import LabelMaps, Segmenter, default_segmenter, make_segmenter
 from lang_splat_ns.plugin.undistort import undistort, undistort_ids
 
 LABEL_MEMORY_BYTES = 1 << 30
 """Label maps are kept in memory up to this size; the rest are read again from the store."""
+
+T = TypeVar("T")
+
+
+def best_device() -> str:
+    """Where training, and so perception, runs on this machine."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,15 @@ class PerceptionSpec:
     cache_dir: Path | None = None
     crops: str | None = None
     prompt_templates: str | None = None
+
+    def settled(self, device: str) -> PerceptionSpec:
+        """The same with the device's default segmenter by name, so that it means the same on any other machine."""
+        return replace(self, segmenter=self.segmenter or default_segmenter(device))
+
+    def make_networks(self) -> tuple[Segmenter, Encoder]:
+        """Segmenter and encoder on this machine's best device."""
+        device = best_device()
+        return self.make_segmenter(device), self.make_encoder(device)
 
     def make_encoder(self, device: str) -> Encoder:
         """Build the encoder; raises `UserError` when it is unknown or its weights are missing."""
@@ -70,12 +94,13 @@ class FrameFeatureSource:
     """
 
     def __init__(self, dataset: InputDataset, spec: PerceptionSpec, data: Path, device: str) -> None:
-        self.store = FeatureStore(resolve_root(data, spec.cache_dir))
+        self.store = open_store(data, spec.cache_dir)
         self.segmenter = spec.make_segmenter(device)
         self.encoder = spec.make_encoder(device)
         outputs = dataset._dataparser_outputs
         self.frames = make_frames(outputs.image_filenames, outputs.cameras)
         self._labels: OrderedDict[tuple[int, int, int], Tensor] = OrderedDict()
+        self._label_bytes = 0
         self._levels: tuple[str, ...] | None = None
 
     def prepare(self) -> None:
@@ -86,30 +111,42 @@ class FrameFeatureSource:
     def levels(self) -> tuple[str, ...]:
         """Names of the label levels, coarse to fine."""
         if self._levels is None:
-            self._levels = self._read(0).label_maps.levels
+            self._levels = self._label_maps(0).levels
         return self._levels
 
     def embeddings(self, index: int) -> tuple[Tensor, ...]:
         """Mask embeddings of one photo, one float32 [count, dim] per level; NaN rows carry no evidence."""
-        return tuple(torch.from_numpy(np.asarray(rows)) for rows in self._read(index).embeddings)
+        segmenter_id, encoder_id = self.segmenter.segmenter_id, self.encoder.encoder_id
+        found = self._read(index, lambda frame: read_embeddings(frame, segmenter_id, encoder_id, self.store))
+        return tuple(torch.from_numpy(rows) for rows in found)
 
     def labels(self, index: int, height: int, width: int) -> Tensor:
         """Label maps of one photo at the given size: int32 [L, height, width], -1 where there is no mask."""
         key = (index, height, width)
         if key not in self._labels:
-            maps = torch.from_numpy(self._read(index).label_maps.labels)
-            self._labels[key] = resize_labels(maps, height, width)
-            self._forget_surplus()
+            labels = resize_labels(torch.from_numpy(self._label_maps(index).labels), height, width)
+            # Most photos have few enough regions for half the memory.
+            small = labels.numel() == 0 or int(labels.max()) <= torch.iinfo(torch.int16).max
+            self._remember(key, labels.to(torch.int16) if small else labels)
         self._labels.move_to_end(key)
-        return self._labels[key]
+        return self._labels[key].int()
 
-    def _read(self, index: int) -> FrameFeatures:
-        return read(self.frames[index], self.segmenter.segmenter_id, self.encoder.encoder_id, self.store)
+    def _label_maps(self, index: int) -> LabelMaps:
+        return self._read(index, lambda frame: read_label_maps(frame, self.segmenter.segmenter_id, self.store))
 
-    def _forget_surplus(self) -> None:
-        size = next(iter(self._labels.values())).nbytes
-        while len(self._labels) > max(1, LABEL_MEMORY_BYTES // max(size, 1)):
-            self._labels.popitem(last=False)
+    def _read(self, index: int, read: Callable[[Frame], T]) -> T:
+        try:
+            return read(self.frames[index])
+        except MissingRecordError:
+            # A record that was damaged inside shows it only now, and hours of training should not end with that.
+            extract([self.frames[index]], self.segmenter, self.encoder, self.store)
+            return read(self.frames[index])
+
+    def _remember(self, key: tuple[int, int, int], labels: Tensor) -> None:
+        self._labels[key] = labels
+        self._label_bytes += labels.nbytes
+        while self._label_bytes > LABEL_MEMORY_BYTES and len(self._labels) > 1:
+            self._label_bytes -= self._labels.popitem(last=False)[1].nbytes
 
 
 def make_frames(paths: Sequence[Path], cameras: Cameras) -> list[Frame]:

@@ -10,6 +10,7 @@ from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig, module_wrapper
+from rich.markup import escape
 
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
@@ -22,6 +23,7 @@ from lang_splat_ns.plugin.datamanager import LanguageDataManagerConfig, SplatDat
 from lang_splat_ns.plugin.init_from import read_gaussians
 from lang_splat_ns.plugin.labelled_frames import data_folder, labelled_frames, scene_labels
 from lang_splat_ns.plugin.prompts import TextSide
+from lang_splat_ns.plugin.viewer_panel import PromptBoxes
 from lang_splat_ns.scenes.labels import PromptLanguage, SceneLabels
 from lang_splat_ns.splatting.gaussians import Similarity
 from lang_splat_ns.splatting.model import GaussianSplattingModelConfig
@@ -108,6 +110,24 @@ class LanguagePipeline(SplatPipeline):
     def __init__(self, config: LanguagePipelineConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self._connect_text_side()
+        self._boxes = boxes = PromptBoxes(self.model.prompts, self._why_no_answers)
+        # The viewer looks for elements among the attributes, and shows them in the order of these names.
+        self.prompt_box, self.prompt_negatives, self.prompt_status = boxes.positives, boxes.negatives, boxes.status
+
+    def _why_no_answers(self) -> str:
+        if self.model.has_language():
+            return ""
+        return f"Answers come from step {self.model.first_language_step()} on, when the language part begins."
+
+    def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
+        """Load a checkpoint's state; queries that its encoder cannot answer any more are dropped with a warning.
+
+        Otherwise the first render would fail at them, and with it the viewer's render thread.
+        """
+        super().load_pipeline(loaded_state, step)
+        trouble = self._boxes.recheck()
+        if trouble:
+            CONSOLE.print(f"[yellow]Queries of this run are not answered: {escape(trouble)}[/yellow]")
 
     def _connect_text_side(self) -> None:
         spec = self.config.datamanager.perception()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from nerfstudio.utils.colormaps import apply_float_colormap
-from nerfstudio.viewer.viewer_elements import ViewerText
 from torch import Tensor
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.language.field import Query, RelevancyMaps
+from lang_splat_ns.language.relevancy import relevancy
 from lang_splat_ns.language.text import TextCache, parse_prompts, refused_texts
 from lang_splat_ns.perception.encoders import Encoder, make_encoder
 
@@ -55,10 +56,15 @@ class TextSide:
 
 
 class Prompts:
-    """The active query, set by the configuration, the viewer's text boxes, or a command."""
+    """The active query, set by the configuration, the viewer's text boxes, or a command.
 
-    def __init__(self, text_side: Callable[[], TextCache], queries: tuple[str, ...]) -> None:
-        self._texts = text_side
+    Args:
+        texts: gives the text side; raises `UserError` where the encoder cannot be had or is not the scene's.
+        queries: prompts to begin with.
+    """
+
+    def __init__(self, texts: Callable[[], TextCache], queries: tuple[str, ...]) -> None:
+        self._texts = texts
         self._silent = False
         self.query = Query(positives=queries) if queries else None
 
@@ -76,35 +82,56 @@ class Prompts:
             self._silent = before
 
     def submit(self, positives: str, negatives: str) -> str:
-        """Take over text as a person types it; returns a status line and never raises for half-typed text."""
+        """Take over text as a person types it; returns what is wrong with it and never raises for half-typed text.
+
+        While nothing in a text can be understood the last query stays, so that the picture does not jump with every
+        key; no text at all ends it.
+        """
         if not positives.strip():
             self.query = None
             return ""
         try:
-            asked = parse_prompts(positives)
             against = parse_prompts(negatives) if negatives.strip() else ()
-            refused = refused_texts(self._texts().encoder, [*asked, *against])
+            return self.ask(Query(parse_prompts(positives), against))
         except UserError as error:
             return str(error)
-        known = tuple(prompt for prompt in asked if prompt not in refused)
-        self.query = Query(known, tuple(text for text in against if text not in refused)) if known else None
-        return "; ".join(refused.values())
+
+    def ask(self, query: Query) -> str:
+        """Take over what the encoder can represent of a query, if that is anything; returns what it cannot, by lines.
+
+        Raises:
+            UserError: there is no encoder to ask, or it does not keep its promises.
+        """
+        texts = self._texts()
+        refused = _refused(texts, (*query.positives, *query.negatives))
+        positives, negatives = (
+            tuple(text for text in asked if text not in refused) for asked in (query.positives, query.negatives)
+        )
+        if positives:
+            # A rehearsal of what renders do: texts are remembered, and what is wrong shows here, not in the viewer's
+            # render thread, which would end.
+            rows = texts.embed(positives)
+            relevancy(rows, rows, texts.negatives(negatives), texts.temperature)
+            self.query = replace(query, positives=positives, negatives=negatives)
+        return "\n".join(refused.values())
+
+    def recheck(self) -> str:
+        """Ask the present query anew, and end it where it cannot be answered; returns why."""
+        if self.query is None:
+            return ""
+        query, self.query = self.query, None
+        try:
+            return self.ask(query)
+        except UserError as error:
+            return str(error)
 
 
-class PromptBoxes:
-    """Two plain text boxes and a status line in nerfstudio's viewer."""
-
-    def __init__(self, prompts: Prompts) -> None:
-        start = "; ".join(prompts.query.positives) if prompts.query else ""
-        hint = "Separate prompts with ';'; each shows as an output relevancy_<i>."
-        self._prompts = prompts
-        self.positives = ViewerText("Prompts", start, cb_hook=self._submit, hint=hint)
-        self.negatives = ViewerText("Negatives", "", cb_hook=self._submit, hint="Empty: the encoder's own.")
-        self.status = ViewerText("Status", "", disabled=True)
-
-    def _submit(self, element: ViewerText) -> None:
-        del element
-        self.status.value = self._prompts.submit(self.positives.value, self.negatives.value)
+def _refused(texts: TextCache, asked: tuple[str, ...]) -> dict[str, str]:
+    try:
+        texts.embed(asked)
+    except KeyError:
+        return refused_texts(texts.encoder, asked)
+    return {}
 
 
 def prompt_outputs(maps: RelevancyMaps, rgb: Tensor) -> dict[str, Tensor]:
@@ -115,15 +142,15 @@ def prompt_outputs(maps: RelevancyMaps, rgb: Tensor) -> dict[str, Tensor]:
         rgb: the render [H, W, 3] in 0..1.
     """
     outputs: dict[str, Tensor] = {}
-    for index, relevancy in enumerate(maps.best()):
-        outputs[f"relevancy_{index}"] = relevancy[..., None]
-        outputs[f"composited_{index}"] = composite(rgb, relevancy)
+    for index, best in enumerate(maps.best()):
+        outputs[f"relevancy_{index}"] = best[..., None]
+        outputs[f"composited_{index}"] = composite(rgb, best)
     return outputs
 
 
-def composite(rgb: Tensor, relevancy: Tensor) -> Tensor:
+def composite(rgb: Tensor, best: Tensor) -> Tensor:
     """A render [H, W, 3] with turbo colours where relevancy [H, W] is above 0.5, stronger where it is higher."""
-    strength = ((relevancy - 0.5) * 2).clamp(0, 1)[..., None]
+    strength = ((best - 0.5) * 2).clamp(0, 1)[..., None]
     colors = apply_float_colormap(strength, "turbo")
     return torch.lerp(rgb, colors, 0.35 + 0.45 * strength).where(strength > 0, rgb * 0.6)
 

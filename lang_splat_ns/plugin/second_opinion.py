@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from lang_splat_ns.language.reranker import SecondOpinion, Verdict, rerank
-from lang_splat_ns.perception.feature_store import FeatureStore, resolve_root
+from lang_splat_ns.perception.feature_store import open_store
 from lang_splat_ns.perception.rerankers import make_reranker
 from lang_splat_ns.plugin.frame_features import make_frames
 from lang_splat_ns.plugin.labelled_frames import data_folder
@@ -25,7 +25,7 @@ def open_second_opinion(run: Run, reranker: str) -> SecondOpinion:
         UserError: the reranker is unknown, or its weights cannot be had.
     """
     manager = run.pipeline.datamanager
-    store = FeatureStore(resolve_root(data_folder(manager), manager.config.cache_dir))
+    store = open_store(data_folder(manager), manager.config.cache_dir)
     return SecondOpinion(make_reranker(reranker, device=str(run.pipeline.device)), store)
 
 

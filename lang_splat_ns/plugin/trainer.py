@@ -56,6 +56,10 @@ class SafeTrainer(Trainer):
             super().setup(test_mode)
         except UserError as error:
             raise SystemExit(f"error: {error}") from error
+        except KeyboardInterrupt:
+            # Perception takes the longest of what comes before the first step, and it resumes by itself.
+            CONSOLE.print("Stopped before training. What was computed of the photos is kept.")
+            raise SystemExit(130) from None
 
     def train(self) -> None:
         """Train until the last step, or until the user asks to stop."""
@@ -88,6 +92,15 @@ class SafeTrainer(Trainer):
             raise UserError("Stopped before the first step; there is nothing to save.")
         self.step = self._last_finished_step
         super()._after_train()
+
+    def _train_complete_viewer(self) -> None:
+        # The viewer stays open until Ctrl-C, which has no step to wait for any more.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            super()._train_complete_viewer()
+        except KeyboardInterrupt:
+            CONSOLE.print("The viewer is closed.")
 
     def save_checkpoint(self, step: int) -> None:
         """Save everything that a resume needs, atomically."""

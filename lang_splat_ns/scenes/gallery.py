@@ -27,7 +27,7 @@ from lang_splat_ns.scenes.gallery_scene import ABSENT, CHINESE, COLOURS, prompts
 from lang_splat_ns.scenes.labels import Box, FrameLabels, Polygon, SceneLabels, write_labels
 from lang_splat_ns.scenes.outlines import trace
 
-SCENE_VERSION = 1
+SCENE_VERSION = 2
 """Goes up whenever the same call would write other pictures or labels; scores of two versions do not compare."""
 
 # What is seen of a thing must reach this share of the photo and this many pixels to be asked for in it.

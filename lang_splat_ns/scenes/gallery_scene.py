@@ -193,7 +193,7 @@ ABSENT = (
     "guitar",
     "magenta umbrella",
     "maroon sofa",
-    "hot pink flamingo",
+    "navy suitcase",
     "lime green frog",
 )
 
@@ -223,7 +223,7 @@ CHINESE = {
     "guitar": "吉他",
     "magenta umbrella": "洋红色雨伞",
     "maroon sofa": "褐红色沙发",
-    "hot pink flamingo": "亮粉色火烈鸟",
+    "navy suitcase": "藏青色手提箱",
     "lime green frog": "黄绿色青蛙",
 }
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.splatting.gaussians import PARAMETER_NAMES, Gaussians, from_points
 from lang_splat_ns.splatting.image_metrics import ImageMetrics
+from lang_splat_ns.splatting.projection import opencv_view
 from lang_splat_ns.splatting.rasterizer import rasterize
 
 # nerfstudio's viewer shows this colour behind a scene, so renders in evaluation do too.
@@ -271,16 +272,6 @@ class GaussianSplattingModel(SplatfactoModel):
             parameter.data = torch.zeros_like(state[key], device=parameter.device)
         # SplatfactoModel's own method would replace the parameters that the optimizers hold.
         return torch.nn.Module.load_state_dict(self, state, **kwargs)
-
-
-def opencv_view(camera_to_world: Tensor) -> Tensor:
-    """World-to-camera matrix [4, 4] in OpenCV's convention from nerfstudio's camera-to-world [3, 4] (OpenGL)."""
-    # OpenGL looks along -z with y up, OpenCV along +z with y down.
-    rotation = camera_to_world[:3, :3] * camera_to_world.new_tensor([1.0, -1.0, -1.0])
-    view = torch.eye(4, device=camera_to_world.device, dtype=camera_to_world.dtype)
-    view[:3, :3] = rotation.T
-    view[:3, 3] = -rotation.T @ camera_to_world[:3, 3]
-    return view
 
 
 def _expected_depth(weighted: Tensor, alpha: Tensor) -> Tensor:

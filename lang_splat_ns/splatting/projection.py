@@ -89,6 +89,16 @@ def project(
     )
 
 
+def opencv_view(camera_to_world: Tensor) -> Tensor:
+    """World-to-camera matrix [4, 4] in OpenCV's convention from nerfstudio's camera-to-world [3 or 4, 4] (OpenGL)."""
+    # OpenGL looks along -z with y up, OpenCV along +z with y down.
+    rotation = camera_to_world[:3, :3] * camera_to_world.new_tensor([1.0, -1.0, -1.0])
+    view = torch.eye(4, device=camera_to_world.device, dtype=camera_to_world.dtype)
+    view[:3, :3] = rotation.T
+    view[:3, 3] = -rotation.T @ camera_to_world[:3, 3]
+    return view
+
+
 def quats_to_matrices(
     quats: Tensor,  # [N, 4]
 ) -> Tensor:

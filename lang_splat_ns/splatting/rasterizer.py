@@ -7,6 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lang_splat_ns.compat import gsplat_wants_two_radii
+from lang_splat_ns.errors import UserError
+from lang_splat_ns.interrupts import uninterrupted
 from lang_splat_ns.splatting.projection import project
 from lang_splat_ns.splatting.spherical_harmonics import (
     spherical_harmonics,
@@ -14,9 +17,13 @@ from lang_splat_ns.splatting.spherical_harmonics import (
     view_directions,
 )
 
+CHANNEL_CHUNK = 32
+"""Channels that gsplat blends in one pass; its default."""
+
 __all__ = ["rasterize", "spherical_harmonics", "spherical_harmonics_basis", "view_directions"]
 
 
+@uninterrupted()
 def rasterize(
     means: Tensor,  # [N, 3]
     quats: Tensor,  # [N, 4]
@@ -38,8 +45,9 @@ def rasterize(
     """Draw Gaussians into one pinhole camera by sorted alpha compositing (Kerbl et al. 2023, section 4 to 6).
 
     Both backends follow gsplat 1.4.0: alpha is clamped to 0.999, skipped below 1/255, and a pixel is finished before
-    the splat that would bring its transmittance to 1e-4 or less. Differentiable in means, quats, scales, opacities,
-    colors, extra and background, and on the CPU in viewmat and K as well. On the CPU float64 works too.
+    the splat that would bring its transmittance to 1e-4 or less. (gsplat 1.5 cuts splats off at 3.33 standard
+    deviations instead of 3, so with it images on CUDA differ by up to 0.01 there.) Differentiable in means, quats,
+    scales, opacities, colors, extra, background and viewmat, and on the CPU in K as well. On the CPU float64 works too.
 
     Args:
         means: centres in the world frame. [N, 3]
@@ -60,12 +68,13 @@ def rasterize(
 
     Returns:
         The image [H, W, D + E], the accumulated alpha [H, W, 1], and `info` as gsplat's densification strategies want
-        it with `packed=False`: `means2d` [1, N, 2] (call `retain_grad` on it), `radii` [1, N] int32 in pixels with
-        0 = culled, `depths` [1, N], `conics` [1, N, 3], `opacities` [1, N], `gaussian_ids` None, `n_cameras` 1,
-        `width`, `height` and the tile lists.
+        it with `packed=False`: `means2d` [1, N, 2] (call `retain_grad` on it), `radii` int32 in pixels with 0 = culled,
+        [1, N] and from gsplat 1.5 on [1, N, 2], `depths` [1, N], `conics` [1, N, 3], `opacities` [1, N],
+        `gaussian_ids` None, `n_cameras` 1, `width`, `height` and the tile lists. Rows of culled Gaussians mean nothing.
 
     Raises:
         ValueError: an argument has the wrong shape, type or device. The message names it.
+        UserError: the tensors are on CUDA, and gsplat's kernels are not there.
     """
     _check(means, quats, scales, opacities, colors, viewmat, K, width, height, sh_degree, extra, background)
     if rasterize_mode not in ("classic", "antialiased"):
@@ -101,10 +110,11 @@ def _rasterize_cpu(
     means2d = projection.means2d[None]
     image, alpha, lists = composite(means2d, projection, opacities, colors, background, width, height, absgrad)
     tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
+    radii = projection.radii[None]
     info = {
         "camera_ids": None,
         "gaussian_ids": None,
-        "radii": projection.radii[None],
+        "radii": radii[..., None].expand(-1, -1, 2) if gsplat_wants_two_radii() else radii,
         "means2d": means2d,
         "depths": projection.depths[None],
         "conics": projection.conics[None],
@@ -125,15 +135,18 @@ def _rasterize_cuda(
     means, quats, scales, opacities, colors, viewmat, K, width, height,
     sh_degree, extra, background, near_plane, absgrad, antialiased,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:  # fmt: skip
-    """gsplat's backend. Imported here, because the import would build or load CUDA code on first use."""
-    import gsplat
-
+    """gsplat's backend."""
+    gsplat = _load_gsplat()
     if sh_degree is not None and extra is not None:
         # gsplat takes either harmonics or plain channels in one call, so the harmonics are evaluated before.
-        colors = _shade(gsplat.spherical_harmonics(sh_degree, view_directions(means, viewmat), colors))
-        sh_degree = None
+        directions = view_directions(means, viewmat)
+        # Its kernel divides by the directions' length, and the gradient of a Gaussian that sits in the camera's centre
+        # would be NaN although it is not drawn.
+        harmonics = gsplat.spherical_harmonics(sh_degree, directions, colors, masks=directions.any(dim=-1))
+        colors, sh_degree = _shade(harmonics), None
     if extra is not None:
         colors = torch.cat([colors, extra], dim=-1)
+    channels = 3 if sh_degree is not None else colors.shape[-1]
     image, alpha, info = gsplat.rasterization(
         means,
         quats,
@@ -142,16 +155,36 @@ def _rasterize_cuda(
         colors,
         viewmat[None],
         K[None],
-        width,
-        height,
+        # A kernel cannot be launched on an empty grid, so an empty image is cut out of a pixel.
+        max(width, 1),
+        max(height, 1),
         near_plane=near_plane,
         sh_degree=sh_degree,
         packed=False,
         backgrounds=None if background is None else background[None],
         absgrad=absgrad,
         rasterize_mode="antialiased" if antialiased else "classic",
+        # Each pass over a chunk of channels overwrites the absolute gradients of the one before.
+        channel_chunk=max(channels, CHANNEL_CHUNK) if absgrad else CHANNEL_CHUNK,
     )
-    return image[0], alpha[0], info
+    return image[0, :height, :width], alpha[0, :height, :width], info | {"width": width, "height": height}
+
+
+def _load_gsplat() -> Any:
+    """gsplat with its kernels. Imported here, because the import builds or loads CUDA code on first use.
+
+    Raises:
+        UserError: it has no kernels and cannot build them, which it would only say in the middle of a call.
+    """
+    import gsplat
+    from gsplat.cuda import _backend
+
+    if _backend._C is None:
+        raise UserError(
+            "gsplat has no CUDA kernels here and finds no nvcc to build them: install the CUDA toolkit that goes with "
+            f"torch {torch.__version__}, or a gsplat wheel that was built for it."
+        )
+    return gsplat
 
 
 def _shade(harmonics: Tensor) -> Tensor:
