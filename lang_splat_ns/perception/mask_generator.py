@@ -163,7 +163,7 @@ class MaskGenerator:
 
     def label_maps(self, proposals: Proposals) -> LabelMaps:
         """The masks of each level, after LangSplat's suppression, painted over one another."""
-        maps = [self._label_map(level, proposals.placement) for level in proposals.levels]
+        maps = map_on_cores(lambda level: self._label_map(level, proposals.placement), proposals.levels)
         return LabelMaps(np.stack(maps), SAM_LEVELS)
 
     def _passing(self, logits: Tensor, quality: Tensor, enlarge: Enlargement) -> Candidates:
