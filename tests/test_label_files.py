@@ -150,6 +150,18 @@ def test_extraction_names_the_photo_and_carries_its_labels(tmp_path: Path) -> No
     assert np.array_equal(read_label_maps(frame, segmenter.segmenter_id, store).labels[0], EXPECTED[:, 1:])
 
 
+def test_labels_shrink_with_their_photo(tmp_path: Path) -> None:
+    from lang_splat_ns.evaluation.evaluator import LabelledFrame
+    from lang_splat_ns.evaluation.oracle import shrink
+
+    write(tmp_path / "labels" / "b.png", IDS.astype(np.uint8))
+    photo = Frame("b.jpg", "content", lambda: PHOTO[:, 1:], lambda ids: ids[:, 1:])
+    _, smaller = shrink(LabelledFrame("b", photo, {}, {}), photo, 2.0)
+    maps = LabelFiles(str(tmp_path / "labels")).segment_named("b.jpg", smaller.load(), smaller.carry)
+    # Of the rows 0..5 and the columns 1..7, these lie in the middle of the larger pixels.
+    assert np.array_equal(maps.labels[0], EXPECTED[[1, 3, 5]][:, [1, 3, 5, 7]])
+
+
 def test_labels_are_undistorted_as_the_photo_is(tmp_path: Path) -> None:
     import torch
     from nerfstudio.cameras.cameras import Cameras, CameraType

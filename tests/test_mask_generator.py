@@ -16,7 +16,15 @@ from torch.nn import functional as F
 from benchmarks.stock_masks import partners, stock_masks
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.decoder_parts import sam_parts
-from lang_splat_ns.perception.full_size import Enlargement, measure, remove_specks, stability_scores, window_of
+from lang_splat_ns.perception.full_size import (
+    Enlargement,
+    Masks,
+    measure,
+    paint,
+    remove_specks,
+    stability_scores,
+    window_of,
+)
 from lang_splat_ns.perception.mask_generator import MaskGenerator, MaskSettings, cleaned
 from lang_splat_ns.perception.promptable import Placement, resized
 from lang_splat_ns.perception.sam import MobileSam, SamNetwork
@@ -147,7 +155,7 @@ def test_enlarged_windows_equal_the_enlarged_whole(seed: int, height: int, width
     )
     expected = F.grid_sample(logits[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False)[0]
     torch.testing.assert_close(whole, expected, rtol=1e-3, atol=1e-4)
-    window = enlarge.window(logits > -1)
+    window = enlarge.window(logits, -1.0)
     assert torch.equal(enlarge(logits, window), whole[:, window[0], window[1]])
     outside = whole.clone()
     outside[:, window[0], window[1]] = -2
@@ -200,6 +208,15 @@ def test_a_hole_that_opens_to_the_rest_of_the_photo_stays() -> None:
     crop[:4, :4] = False
     assert np.array_equal(remove_specks(crop, min_area=20), crop)
     assert remove_specks(crop, min_area=20, borders=(True, True, False, False)).all()
+
+
+def test_painting_closes_up_where_a_mask_is_hidden() -> None:
+    boxes = np.array([[0, 0, 3, 3], [1, 1, 2, 2], [1, 1, 2, 2], [0, 0, 0, 0]])
+    crops = tuple(np.ones((box[3] - box[1] + 1, box[2] - box[0] + 1), dtype=bool) for box in boxes)
+    masks = Masks((4, 5), boxes, crops, np.ones(4, dtype=np.float32), np.ones(4, dtype=np.float32))
+    expected = np.array([[2, 0, 0, 0, -1], [0, 1, 1, 0, -1], [0, 1, 1, 0, -1], [0, 0, 0, 0, -1]])
+    assert np.array_equal(paint(masks, np.arange(4)), expected)
+    assert (paint(masks, np.arange(0)) == -1).all()
 
 
 def test_photos_are_resized_as_pillow_does() -> None:
