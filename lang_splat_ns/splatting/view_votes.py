@@ -119,7 +119,8 @@ def _matrix(parts: list[tuple[Tensor, Tensor, Tensor]], shape: tuple[int, int], 
     if not parts:
         return sparse.csr_array(shape, dtype=like.new_zeros(0).cpu().numpy().dtype)
     weights, gaussians, masks = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
-    return sparse.coo_array((weights, (gaussians, masks)), shape=shape).tocsr()
+    where = gaussians.astype(np.int32), masks.astype(np.int32)
+    return sparse.coo_array((weights, where), shape=shape).tocsr()
 
 
 def _votes_by_lists(
