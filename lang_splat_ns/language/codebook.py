@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -193,7 +194,9 @@ def _cluster(features: Features, size: int, importance: np.ndarray | None, seed:
     if len(points) > size:
         # On unit vectors the nearest centre by distance is the nearest by angle, up to the centres' lengths.
         weights = None if importance is None else importance[sample][known]
-        means = MiniBatchKMeans(size, batch_size=4096, n_init=1, random_state=seed).fit(points, sample_weight=weights)
+        # scikit-learn's inferred type of n_init is that of its default, "auto".
+        options: dict[str, Any] = {"batch_size": 4096, "n_init": 1, "random_state": seed}
+        means = MiniBatchKMeans(size, **options).fit(points, sample_weight=weights)
         points = means.cluster_centers_
     if len(points) == 0:
         points = np.zeros((1, features.dim), np.float32)

@@ -6,6 +6,10 @@ one piece have both in the same piece (the view consensus rate of Yan et al. 202
 Gaussians instead of points). Nothing but votes is needed, no images and no embeddings.
 """
 
+# scipy's sparse matrices come without types, and what the checker infers from their source is not so.
+# pyright: reportOptionalSubscript=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportReturnType=false, reportCallIssue=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

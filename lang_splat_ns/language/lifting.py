@@ -9,6 +9,10 @@ Three ways, all per level, since levels that are averaged as features lose what 
 - `consensus`: masks of different views that own the same Gaussians are one object; see `consensus`.
 """
 
+# scipy's sparse matrices come without types, and what the checker infers from their source is not so.
+# pyright: reportOptionalSubscript=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportReturnType=false, reportCallIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -52,10 +52,11 @@ def list_splats(
     height: int,
 ) -> tuple[np.ndarray, TileLists]:
     """Splats packed for the compiled loops [N, 8], and which of them touch which tile."""
-    splats = [_numpy(tensor) for tensor in (projection.means2d, projection.conics, opacities, projection.radii)]
+    means2d, conics, radii = _numpy(projection.means2d), _numpy(projection.conics), _numpy(projection.radii)
+    opacity = _numpy(opacities)
     with ONE_AT_A_TIME:
-        lists = build_tile_lists(*splats, _numpy(projection.depths), width, height)
-        return pack_splats(*splats), lists
+        lists = build_tile_lists(means2d, conics, opacity, radii, _numpy(projection.depths), width, height)
+        return pack_splats(means2d, conics, opacity, radii), lists
 
 
 class _Composite(torch.autograd.Function):

@@ -1,5 +1,9 @@
 """Choosing entries of sparse matrices row by row."""
 
+# scipy's sparse matrices come without types, and what the checker infers from their source is not so.
+# pyright: reportOptionalSubscript=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportReturnType=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import numpy as np

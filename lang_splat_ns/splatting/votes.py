@@ -5,6 +5,10 @@ their matrices side by side. Keeping only the strongest entries of a row is ther
 parts computed by several workers merge into what one worker would have got.
 """
 
+# scipy's sparse matrices come without types, and what the checker infers from their source is not so.
+# pyright: reportOptionalSubscript=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportReturnType=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import json
