@@ -19,6 +19,7 @@ from lang_splat_ns.language.autoencoder import SceneAutoencoder, fit_autoencoder
 from lang_splat_ns.perception.extract import EMBEDDINGS, Frame, content_key, read
 from lang_splat_ns.perception.feature_store import FeatureStore
 from lang_splat_ns.perception.segmenters import SAM_LEVELS
+from lang_splat_ns.perception.store_care import inventory
 from lang_splat_ns.splatting.gaussians import Gaussians
 from lang_splat_ns.splatting.rasterizer import rasterize
 
@@ -69,7 +70,7 @@ def read_labelled_photos(photos: Sequence[Photo], folder: Path) -> LabelledPhoto
         UserError: the folder holds no features, those of several networks, or none of one of the photos.
     """
     store = FeatureStore(folder)
-    networks = {(record["segmenter"], record["encoder"]) for record in store.ls(EMBEDDINGS)}
+    networks = {(record.segmenter, record.encoder) for record in inventory(store) if record.stage == EMBEDDINGS}
     if len(networks) != 1:
         found = ", ".join(sorted(" + ".join(pair) for pair in networks)) or "nothing"
         raise UserError(f"{folder} must hold the features of one segmenter and encoder, but holds {found}.")

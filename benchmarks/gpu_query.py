@@ -48,7 +48,9 @@ class _Scene:
     def __init__(self, training: FeatureTraining) -> None:
         self._training = training
         self._texts = TextCache(RandomWords(training.autoencoder.dim))
-        self.text_side = SimpleNamespace(cache=lambda _: self._texts)
+
+    def texts(self) -> TextCache:
+        return self._texts
 
     def require_language(self) -> Any:
         return SimpleNamespace(

@@ -195,6 +195,7 @@ def _ask_in_viewer(client: ViewerClient) -> None:
     client.wait("a render", lambda: client.images)
     client.set("Prompts", "blue; <b>green</b>; {nonsense}")
     client.wait("an output per prompt", lambda: outputs <= set(client.elements["Output type"]["options"]))
+    # nerfstudio's own texts are among them, with markup of its own.
     (status,) = (text for text in client.texts.values() if "blue" in text)
     assert "nonsense" in status and not set("<{") & set(status), "typed markup reaches the page"
     client.set("Output type", "composited_1")

@@ -91,7 +91,7 @@ def test_known_maps_give_known_scores() -> None:
     )
     first = scores.table[0]
     assert first["level"] == "part" and first["hit"] is True and first["reason"] is None
-    assert first["peak"] == pytest.approx(0.9) and first["threshold"] == pytest.approx(0.74)
+    assert first["peak"] == pytest.approx(0.9) and first["threshold"] == pytest.approx(0.66)
     assert first["area"] == pytest.approx(200 / (H * W)) and first["gt_area"] == pytest.approx(400 / (H * W))
     x, y = first["peak_at"]
     assert LEFT_HALF[y, x]
@@ -281,14 +281,21 @@ def oracle() -> OracleField:
 def test_the_oracle_answers_from_the_photo_alone() -> None:
     frame = LabelledFrame("a.jpg", "photo", {"cup": CUP, "lamp": LAMP}, {"cup": [CUP], "lamp": [LAMP]})
     scores = evaluate(oracle(), [frame], [])
-    # Around a region there is nothing, so smoothing takes each box its four corners.
-    assert scores.summary["language_miou"] == pytest.approx((396 / 400 + 296 / 300) / 2)
+    # Around a region there is nothing, and still smoothing leaves each box its four corners.
+    assert scores.summary["language_miou"] == 1.0
     assert scores.summary["language_localization"] == 1.0
     assert [row["level"] for row in scores.table] == ["whole", "part"]
     maps = oracle().relevancy("photo", Query(("lamp",), level="part"))
     assert maps.chosen == (1,)
     # sigmoid(10) on the lamp; nothing where there is no region or a region without evidence.
     assert torch.allclose(maps.best()[0], torch.from_numpy(LAMP) * torch.sigmoid(torch.tensor(10.0)))
+
+
+def test_the_oracle_takes_the_encoders_own_temperature() -> None:
+    field = oracle()
+    field.encoder.temperature = 4.0  # type: ignore[attr-defined]
+    maps = field.relevancy("photo", Query(("lamp",), level="part"))
+    assert torch.allclose(maps.best()[0], torch.from_numpy(LAMP) * torch.sigmoid(torch.tensor(4.0)))
 
 
 def test_the_oracle_refuses_like_any_field() -> None:

@@ -29,7 +29,8 @@ def scene(tiny_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A copy of the tiny scene, through a lens with distortion, so that photos are undistorted."""
     monkeypatch.delenv("LANG_SPLAT_CACHE", raising=False)
     scene = tmp_path / "scene"
-    shutil.copytree(tiny_scene, scene)
+    # Another test may have trained on the shared scene, which leaves a cache in it.
+    shutil.copytree(tiny_scene, scene, ignore=shutil.ignore_patterns(".lang_splat_cache"))
     transforms = json.loads((scene / "transforms.json").read_text())
     (scene / "transforms.json").write_text(json.dumps({**transforms, "k1": -0.05}))
     return scene

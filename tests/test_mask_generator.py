@@ -16,7 +16,15 @@ from torch.nn import functional as F
 from benchmarks.stock_masks import partners, stock_masks
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.decoder_parts import sam_parts
-from lang_splat_ns.perception.full_size import Enlargement, measure, remove_specks, stability_scores, window_of
+from lang_splat_ns.perception.full_size import (
+    Enlargement,
+    Masks,
+    measure,
+    paint,
+    remove_specks,
+    stability_scores,
+    window_of,
+)
 from lang_splat_ns.perception.mask_generator import MaskGenerator, MaskSettings, cleaned
 from lang_splat_ns.perception.promptable import Placement, resized
 from lang_splat_ns.perception.sam import MobileSam, SamNetwork
@@ -147,7 +155,7 @@ def test_enlarged_windows_equal_the_enlarged_whole(seed: int, height: int, width
     )
     expected = F.grid_sample(logits[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False)[0]
     torch.testing.assert_close(whole, expected, rtol=1e-3, atol=1e-4)
-    window = enlarge.window(logits > -1)
+    window = enlarge.window(logits, -1.0)
     assert torch.equal(enlarge(logits, window), whole[:, window[0], window[1]])
     outside = whole.clone()
     outside[:, window[0], window[1]] = -2
@@ -172,7 +180,9 @@ def test_masks_are_measured_as_the_stock_code_does(seed: int, chunk: int) -> Non
 
 
 @settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 1000), share=st.floats(0.3, 0.7), min_area=st.integers(1, 40))
+# The stock code also fills a strip beside the mask that is smaller than the least area, and so makes the mask grow
+# beyond its box. In a photo with at least as many rows and columns as that area has pixels there is no such strip.
+@given(seed=st.integers(0, 1000), share=st.floats(0.3, 0.7), min_area=st.integers(1, 24))
 def test_specks_and_holes_go_as_in_the_stock_code(seed: int, share: float, min_area: int) -> None:
     from mobile_sam.utils.amg import remove_small_regions
 
@@ -202,6 +212,15 @@ def test_a_hole_that_opens_to_the_rest_of_the_photo_stays() -> None:
     assert remove_specks(crop, min_area=20, borders=(True, True, False, False)).all()
 
 
+def test_painting_closes_up_where_a_mask_is_hidden() -> None:
+    boxes = np.array([[0, 0, 3, 3], [1, 1, 2, 2], [1, 1, 2, 2], [0, 0, 0, 0]])
+    crops = tuple(np.ones((box[3] - box[1] + 1, box[2] - box[0] + 1), dtype=bool) for box in boxes)
+    masks = Masks((4, 5), boxes, crops, np.ones(4, dtype=np.float32), np.ones(4, dtype=np.float32))
+    expected = np.array([[2, 0, 0, 0, -1], [0, 1, 1, 0, -1], [0, 1, 1, 0, -1], [0, 0, 0, 0, -1]])
+    assert np.array_equal(paint(masks, np.arange(4)), expected)
+    assert (paint(masks, np.arange(0)) == -1).all()
+
+
 def test_photos_are_resized_as_pillow_does() -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     assert np.array_equal(resized(image, (20, 30)), image)
@@ -220,6 +239,22 @@ def test_masks_equal_the_stock_generators_on_a_photo() -> None:
         assert len(theirs) >= 5, name
         assert partners(theirs, mine) >= 0.95 * len(theirs), name
         assert partners(mine, theirs) >= 0.95 * len(mine), name
+
+
+def test_benchmark_of_the_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its smallest form: random weights, four points, both generators."""
+    import json
+
+    from benchmarks import mask_generator as benchmark
+
+    monkeypatch.setattr(benchmark, "RANDOM_SIZE", (90, 120))
+    out = tmp_path / "figures.json"
+    benchmark.MaskGeneratorBenchmark(random_weights=True, device="cpu", points=2, photos=1, out=out).main()
+    figures = json.loads(out.read_text())
+    assert 0 < figures["network_share"] <= 1
+    assert figures["stock_seconds_per_image"] > 0
+    assert set(figures["partners"]) == {"all", *SAM_LEVELS}
+    assert figures["photos"][0]["size"] == [90, 120]
 
 
 def test_mobile_sam_as_a_segmenter() -> None:

@@ -90,3 +90,15 @@ def test_equals_the_double_loop_on_a_photos_regions(name: str) -> None:
 def test_scores_are_products() -> None:
     scores = mask_scores(torch.tensor([0.9, 1.0]), torch.tensor([0.8, 0.5]))
     assert scores.tolist() == pytest.approx([0.72, 0.5])
+
+
+def test_benchmark_of_the_suppression(tmp_path: Path) -> None:
+    import json
+
+    from benchmarks.mask_suppression import MaskSuppressionBenchmark
+
+    out = tmp_path / "figures.json"
+    MaskSuppressionBenchmark(masks=41, height=60, width=90, loop_masks=30, rounds=1, out=out).main()
+    figures = json.loads(out.read_text())
+    assert figures["promises"]["equal"]
+    assert 0 < figures["kept_of_those_in_the_loop"][0] < 30

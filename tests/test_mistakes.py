@@ -109,3 +109,21 @@ def test_doctor_tells_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for word in ("nerfstudio", "colour-words", "felzenszwalb", "mobile-sam"):
         assert word in printed
+
+
+def test_a_prompt_language_without_translations_is_told_before_the_training(tiny_scene: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "scene"
+    shutil.copytree(tiny_scene, scene)
+    config = langsplat_config(scene, tmp_path)
+    config.pipeline.datamanager.prompt_language = "zh"
+    for spoil in (lambda path: path.write_text("{}"), lambda path: path.unlink()):
+        spoil(scene / "label" / "queries_zh.json")
+        _fails(config, "queries_zh.json", "prompt-language zh")
+    (scene / "label" / "queries_zh.json").write_text('["红色"]')
+    _fails(config, "queries_zh.json", "must map each prompt")
+
+
+def test_choices_that_the_encoder_does_not_have_are_told(tiny_scene: Path, tmp_path: Path) -> None:
+    config = langsplat_config(tiny_scene, tmp_path)
+    config.pipeline.datamanager.crops = "black+context"
+    _fails(config, "colour-words", "no choice of crops")

@@ -224,3 +224,85 @@ def test_eval_command_with_overrides(run: Path, tmp_path: Path) -> None:
     main(["eval", "--load-config", str(run / "config.yml"), "--threshold", "1.0", "--out", str(tmp_path / "e.json")])
     results = json.loads((tmp_path / "e.json").read_text())["results"]
     assert results["language_miou"] == 0.0, "nothing lies above a relevancy of 1"
+
+
+def test_the_encoders_own_temperature_is_honoured(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_run(run / "config.yml").pipeline.model
+    field = model.language_field()
+    before = field.select(Query(("red", "blue"))).scores.double().logit()
+    monkeypatch.setattr(model.text_side.encoder, "temperature", 15.0, raising=False)
+    after = field.select(Query(("red", "blue"))).scores.double().logit()
+    # Relevancy is a sigmoid of temperature times margin, so its logit grows with the temperature and keeps its sign.
+    torch.testing.assert_close(after, 1.5 * before, atol=1e-3, rtol=1e-3)
+
+
+def test_chinese_prompts_answer_like_their_english_ones(run: Path, tmp_path: Path) -> None:
+    from lang_splat_ns.cli import main
+
+    prompts = {"en": "red; sky blue ball; yellow and black car", "zh": "红色；天蓝色的球；黄黑相间的小汽车"}
+    for language, text in prompts.items():
+        load = ["--load-config", str(run / "config.yml")]
+        main(["query", *load, "--text", text, "--out", str(tmp_path / language)])
+        main(["eval", *load, "--prompt-language", language, "--out", str(tmp_path / f"{language}.json")])
+    answers = {language: json.loads((tmp_path / language / "query.json").read_text()) for language in prompts}
+    assert [prompt["text"] for prompt in answers["zh"]["prompts"]] == ["红色", "天蓝色的球", "黄黑相间的小汽车"]
+    for name in ("0_mask", "1_mask", "2_mask", "0_overlay", "1_overlay", "2_overlay"):
+        pictures = [(tmp_path / language / f"{name}.png").read_bytes() for language in prompts]
+        assert pictures[0] == pictures[1]
+    english, chinese = (json.loads((tmp_path / f"{language}.json").read_text()) for language in prompts)
+    assert chinese["results"] == english["results"] and english["results"]["language_prompts_scored"] > 5
+    table = json.loads((tmp_path / "zh.prompts.json").read_text())["table"]
+    assert {row["text"] for row in table if row["prompt"] == "teal cylinder"} == {"青色圆柱"}
+
+
+def test_a_run_with_prompt_language_is_scored_in_it(run: Path) -> None:
+    pipeline = open_run(run / "config.yml").pipeline
+    pipeline.config.datamanager.prompt_language = "zh"
+    scores = pipeline.evaluate_language()
+    assert scores is not None
+    assert {row["text"] for row in scores.table if row["prompt"] == "green ball"} == {"绿色的球"}
+
+
+class YesToRed:
+    """A reranker that says yes to one prompt."""
+
+    reranker_id = "red/1"
+    shown: list[tuple[str, np.ndarray]] = []  # noqa: RUF012  (The command makes its own.)
+
+    def judge(self, crops: list[np.ndarray], prompt: str) -> list[float]:
+        YesToRed.shown += [(prompt, crop) for crop in crops]
+        return [0.9 if prompt == "red" else 0.1] * len(crops)
+
+
+def test_a_reranker_takes_regions_out_of_the_mask(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lang_splat_ns.cli import main
+
+    monkeypatch.setenv("LANG_SPLAT_RERANKERS", f"red={__name__}:YesToRed")
+    # So short a training finds little, and this threshold takes all of it.
+    command = ["query", "--load-config", str(run / "config.yml"), "--text", "red; blue", "--threshold", "0.0001"]
+    main([*command, "--out", str(tmp_path / "plain")])
+    for name in ("first", "again"):
+        main([*command, "--reranker", "red", "--out", str(tmp_path / name)])
+    plain, first, again = (
+        json.loads((tmp_path / name / "query.json").read_text()) for name in ("plain", "first", "again")
+    )
+    assert "reranker" not in plain and first["reranker"] == "red/1"
+    red, blue = first["prompts"]
+    assert red["area"] == plain["prompts"][0]["area"] > 0 and blue["area"] == 0 < plain["prompts"][1]["area"]
+    assert {verdict["kept"] for verdict in red["reranked"]} == {True}
+    assert {verdict["kept"] for verdict in blue["reranked"]} == {False}
+    # What was found before is still said.
+    assert blue["score"] == plain["prompts"][1]["score"]
+    assert again["prompts"] == first["prompts"]
+    assert len(YesToRed.shown) == len(red["reranked"]) + len(blue["reranked"])
+
+
+def test_frames_have_their_photos_until_these_are_gone(run: Path, tiny_scene: Path) -> None:
+    from PIL import Image
+
+    from lang_splat_ns.plugin.second_opinion import frame_photo
+
+    opened = open_run(run / "config.yml")
+    (first, *_) = sorted((tiny_scene / "images").iterdir())
+    assert np.array_equal(frame_photo(opened, first.name), np.array(Image.open(first)))
+    assert frame_photo(opened, "elsewhere.png") is None

@@ -30,6 +30,7 @@ class Doctor:
     def run(self) -> None:
         """Print everything that a bug report needs."""
         from lang_splat_ns.perception.encoders import ENCODERS
+        from lang_splat_ns.perception.rerankers import RERANKERS
         from lang_splat_ns.perception.segmenters import SEGMENTERS
 
         _section("Versions")
@@ -41,6 +42,7 @@ class Doctor:
         _section("Perception")
         _line("encoders", ", ".join(ENCODERS.names()))
         _line("segmenters", ", ".join(SEGMENTERS.names()))
+        _line("rerankers", ", ".join(RERANKERS.names()))
         print_weights()
         _section("Feature cache")
         _print_cache(self.data)
@@ -52,7 +54,7 @@ def print_weights() -> None:
 
     for row in ls():
         name, path = row["name"], row["path"]
-        _line(str(name), str(path) if path else f"not here: lang-splat weights fetch {name}")
+        _line(str(name), str(path) if path else f"not here: lang-splat weights fetch {name} ({row['licence']})")
 
 
 def _print_devices() -> None:

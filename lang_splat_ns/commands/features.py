@@ -25,6 +25,8 @@ class Build:
     """What cuts photos into masks; by default sam on CUDA and mobile-sam on a CPU, as in training."""
     encoder: str = "open_clip"
     """What turns masks into vectors that words can be compared with, as in training."""
+    crops: str | None = None
+    """How a mask is cut out for the encoder, as in training; by default black."""
     points_per_side: int | None = None
     """Point grid of the SAM family; time grows with its square."""
     frames: Literal["train", "all"] = "train"
@@ -42,7 +44,7 @@ class Build:
         from lang_splat_ns.plugin.features import build, dry_run
         from lang_splat_ns.plugin.frame_features import PerceptionSpec
 
-        spec = PerceptionSpec(self.encoder, self.segmenter, self.points_per_side, cache_dir)
+        spec = PerceptionSpec(self.encoder, self.segmenter, self.points_per_side, cache_dir, self.crops)
         if self.dry_run:
             dry_run(data, spec, self.frames)
         else:

@@ -111,7 +111,11 @@ def shrink(frame: LabelledFrame, photo: Frame, factor: float) -> tuple[LabelledF
     if factor == 1:
         return replace(frame, camera=photo), photo
     key = make_key(photo.content_key, "shrink", repr(float(factor)))
-    smaller = Frame(photo.name, key, lambda: _area_resize(photo.load(), factor))
+
+    def carry(ids: np.ndarray) -> np.ndarray:
+        return _nearest_resize(ids if photo.carry is None else photo.carry(ids), factor)
+
+    smaller = Frame(photo.name, key, lambda: _area_resize(photo.load(), factor), carry)
     masks = {prompt: _shrink_mask(mask, factor) for prompt, mask in frame.masks.items()}
     boxes = {prompt: [_shrink_mask(box, factor) for box in boxes] for prompt, boxes in frame.boxes.items()}
     return LabelledFrame(frame.name, smaller, masks, boxes), smaller
@@ -122,5 +126,17 @@ def _shrink_mask(mask: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _area_resize(image: np.ndarray, factor: float) -> np.ndarray:
-    height, width = (max(1, round(side / factor)) for side in image.shape[:2])
+    height, width = _smaller(image.shape, factor)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _nearest_resize(ids: np.ndarray, factor: float) -> np.ndarray:
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new)
+        for new, old in zip(_smaller(ids.shape, factor), ids.shape, strict=True)
+    )
+    return ids[rows[:, None], columns]
+
+
+def _smaller(size: tuple[int, ...], factor: float) -> tuple[int, int]:
+    return max(1, round(size[0] / factor)), max(1, round(size[1] / factor))

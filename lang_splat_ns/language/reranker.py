@@ -119,11 +119,12 @@ def rerank(
     Returns:
         The mask without rejected regions, and what was said about each judged one, the most relevant first.
     """
-    from scipy.ndimage import find_objects, label
+    import cv2
+    from scipy.ndimage import find_objects, maximum
 
-    regions, count = label(mask, structure=np.ones((3, 3)))
-    peaks = [float(relevancy[regions == region].max()) for region in range(1, count + 1)]
-    ranked = [int(region) for region in np.argsort([-peak for peak in peaks], kind="stable") + 1]
+    count, regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    peaks = np.asarray(maximum(relevancy, regions, range(1, count)))
+    ranked = [int(region) for region in np.argsort(-peaks, kind="stable") + 1]
     judged, boxes = ranked[:REGIONS_PER_PROMPT], find_objects(regions)
     crops = [_crop(photo, regions == region) for region in judged]
     verdicts: list[Verdict] = []

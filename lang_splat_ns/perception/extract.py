@@ -19,7 +19,7 @@ from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.encoders import Encoder, RegionTask, embed_many, photos_at_once
 from lang_splat_ns.perception.feature_store import FeatureStore, content_key, make_key
 from lang_splat_ns.perception.record import Record
-from lang_splat_ns.perception.segmenters import LabelMaps, Segmenter
+from lang_splat_ns.perception.segmenters import Carry, LabelMaps, Segmenter, segment_photo
 
 __all__ = [
     "Frame",
@@ -52,11 +52,13 @@ class Frame:
         name: what people call it, for messages.
         content_key: see `feature_store.content_key`; two frames with equal keys share their records.
         load: returns the photo as RGB uint8 [H, W, 3], resized and undistorted as the key's specification says.
+        carry: takes ids that lie on the photo as it is on disk the same way; None where nothing is done to it.
     """
 
     name: str
     content_key: str
     load: Callable[[], npt.NDArray[np.uint8]]
+    carry: Carry | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def record_keys(
 
 def _segment(frame: Frame, segmenter: Segmenter, store: FeatureStore) -> None:
     image = frame.load()
-    label_maps = segmenter.segment(image)
+    label_maps = segment_photo(segmenter, frame.name, image, frame.carry)
     if label_maps.labels.shape[1:] != image.shape[:2]:
         raise UserError(
             f"segmenter {segmenter.segmenter_id} returned label maps of {label_maps.labels.shape[1:]} pixels for "

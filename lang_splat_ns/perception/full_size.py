@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor
 
 from lang_splat_ns.perception.promptable import Placement
-from lang_splat_ns.perception.segmenters import compact
 
 Window = tuple[slice, slice]
 
@@ -55,15 +55,19 @@ class Enlargement:
     Args:
         placement: where the photo lies in the output.
         device: where the logits are.
+
+    Attributes:
+        pixels: of the photo.
     """
 
     def __init__(self, placement: Placement, device: torch.device) -> None:
+        self.pixels = placement.size[0] * placement.size[1]
         self._axes = [_Axis(placement.positions(axis), placement.low[axis], device) for axis in (0, 1)]
 
-    def window(self, inside: Tensor) -> Window:
-        """Rows and columns of the photo that any of the low-resolution masks, bool [M, h, w], can reach."""
-        covered = inside.any(dim=0)
-        return self._axes[0].reach(covered.any(dim=1)), self._axes[1].reach(covered.any(dim=0))
+    def window(self, logits: Tensor, cut: float) -> Window:
+        """Rows and columns of the photo outside of which no mask of [M, h, w] is above `cut`."""
+        # Largest values are found several times as fast as whether any is above something.
+        return self._axes[0].reach(logits.amax(dim=(0, 2)) > cut), self._axes[1].reach(logits.amax(dim=(0, 1)) > cut)
 
     def __call__(self, logits: Tensor, window: Window) -> Tensor:
         """Logits in a window of the photo: float32 [M, rows, columns] from [M, h, w]."""
@@ -123,7 +127,7 @@ def measure(logits: Tensor, enlarge: Enlargement, chunk: int, offset: float = 1.
     stability = torch.zeros(len(logits), device=logits.device)
     for start in range(0, len(logits), chunk):
         part = logits[start : start + chunk]
-        window = enlarge.window(part > -offset)
+        window = enlarge.window(part, -offset)
         large = enlarge(part, window)
         stability[start : start + chunk] = stability_scores(large, offset)
         left, right = _ends(large.amax(dim=1) > 0, window[1].start)
@@ -175,27 +179,28 @@ def remove_specks(
     """
     left, top, right, bottom = (int(not border) for border in borders)
     inside = np.pad(crop, ((top, bottom), (left, right))).astype(np.uint8)
-    pieces, areas = _components((inside == 0).astype(np.uint8))
+    pieces, areas = _components(inside == 0)
     small = areas < min_area
     # Piece 0 is the mask itself. What touches the frame goes on outside of it, however little of it is in here.
     small[0] = False
     small[[pieces[i, j] for i, j in _frame(top, bottom, left, right)]] = False
-    inside[small[pieces]] = 1
+    if small.any():
+        inside[small[pieces]] = 1
     islands, areas = _components(inside)
-    areas[0] = 0
-    keep = areas >= max(min_area, 1)
-    if not keep.any():
-        keep[np.argmax(areas)] = len(areas) > 1
-    kept = keep[islands]
+    keep = areas >= min_area
+    keep[0] = False
+    if len(areas) > 1 and not keep.any():
+        keep[1 + np.argmax(areas[1:])] = True
+    kept = inside.astype(bool) if keep[1:].all() else keep[islands]
     return kept[top : kept.shape[0] - bottom, left : kept.shape[1] - right]
 
 
-def _components(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _components(pixels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Which connected piece each pixel that is not 0 belongs to, counted from 1, and the pieces' areas from piece 0."""
     import cv2
 
-    _, pieces, statistics, _ = cv2.connectedComponentsWithStats(pixels, connectivity=8)
-    return np.asarray(pieces, dtype=np.intp), np.asarray(statistics[:, cv2.CC_STAT_AREA], dtype=np.intp)
+    _, pieces, statistics, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)
+    return np.asarray(pieces), np.asarray(statistics)[:, cv2.CC_STAT_AREA]
 
 
 def _frame(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int]]:
@@ -217,4 +222,6 @@ def paint(masks: Masks, order: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]
     labels = np.full(masks.size, -1, dtype=np.int32)
     for label, index in enumerate(order):
         labels[window_of(masks.boxes[index])][masks.crops[index]] = label
-    return compact(labels)
+    drawn = np.bincount(labels.ravel() + 1, minlength=len(order) + 1)[1:] > 0
+    # Masks that lie under others altogether are gone, and the rest close up.
+    return np.concatenate([[-1], np.cumsum(drawn) - 1]).astype(np.int32)[labels + 1]

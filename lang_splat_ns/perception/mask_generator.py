@@ -37,6 +37,10 @@ STABILITY_DOUBT = 0.12
 (measured on photos with MobileSAM), so a mask that fails by more cannot pass at the photo's size."""
 
 
+GPU_PIXELS_AT_ONCE = 1 << 26
+"""Pixels of masks that a GPU enlarges in one step; a few temporary arrays of float32 hold as many."""
+
+
 @dataclass(frozen=True)
 class MaskSettings:
     """Thresholds of the mask generator; LangSplat's values where not said otherwise.
@@ -159,7 +163,7 @@ class MaskGenerator:
 
     def label_maps(self, proposals: Proposals) -> LabelMaps:
         """The masks of each level, after LangSplat's suppression, painted over one another."""
-        maps = [self._label_map(level, proposals.placement) for level in proposals.levels]
+        maps = map_on_cores(lambda level: self._label_map(level, proposals.placement), proposals.levels)
         return LabelMaps(np.stack(maps), SAM_LEVELS)
 
     def _passing(self, logits: Tensor, quality: Tensor, enlarge: Enlargement) -> Candidates:
@@ -169,9 +173,12 @@ class MaskGenerator:
             stability_scores(logits) >= settings.stability - STABILITY_DOUBT
         )
         logits, quality = logits[hopeful], quality[hopeful]
-        on_cpu = logits.device.type == "cpu"
-        boxes, stability = measure(logits, enlarge, chunk=1 if on_cpu else max(len(logits), 1))
+        boxes, stability = measure(logits, enlarge, self._masks_at_once(enlarge.pixels))
         return Candidates(logits.half(), boxes, quality, stability)[stability >= settings.stability]
+
+    def _masks_at_once(self, pixels: int) -> int:
+        """How many masks of a photo with so many pixels are enlarged in one step: one suits a CPU's caches."""
+        return 1 if self._network.device.type == "cpu" else max(1, GPU_PIXELS_AT_ONCE // pixels)
 
     def _kept(self, candidates: Candidates, placement: Placement) -> tuple[Masks, Tensor]:
         """Masks that survive suppression by boxes, cleaned, and their low-resolution masks, bool [M, h, w]."""
@@ -179,21 +186,20 @@ class MaskGenerator:
         index = box_nms(candidates.boxes, candidates.predicted_iou, settings.box_nms)
         candidates = candidates[index]
         enlarge = Enlargement(placement, candidates.logits.device)
-        crops, boxes, clean = [], [], []
-        for logits, box in zip(candidates.logits, candidates.boxes.cpu().numpy(), strict=True):
-            crop = (enlarge(logits[None], window_of(box))[0] > 0).cpu().numpy()
-            crop, box, untouched = cleaned(crop, box, placement.size, settings.min_area)
-            crops.append(crop)
-            boxes.append(box)
-            clean.append(untouched)
-        boxes = np.array(boxes, dtype=np.int64).reshape(-1, 4)
+        found = [
+            ((enlarge(logits[None], window_of(box))[0] > 0).cpu().numpy(), box)
+            for logits, box in zip(candidates.logits, candidates.boxes.cpu().numpy(), strict=True)
+        ]
+        done = map_on_cores(lambda item: cleaned(*item, placement.size, settings.min_area), found)
+        boxes = np.array([box for _, box, _ in done], dtype=np.int64).reshape(-1, 4)
+        untouched = torch.tensor([clean for _, _, clean in done], dtype=torch.float32)
         # Cleaning may have made two masks alike; the one that did not need it stays.
-        index = box_nms(torch.from_numpy(boxes), torch.tensor(clean, dtype=torch.float32), settings.box_nms)
+        index = box_nms(torch.from_numpy(boxes), untouched, settings.box_nms)
         kept, chosen = candidates[index.to(candidates.boxes.device)], index.numpy()
         masks = Masks(
             placement.size,
             boxes[chosen],
-            tuple(crops[i] for i in chosen),
+            tuple(done[i][0] for i in chosen),
             kept.predicted_iou.cpu().numpy(),
             kept.stability.cpu().numpy(),
         )

@@ -1,4 +1,4 @@
-"""Independent pieces of network work on a CPU's cores, one piece per core."""
+"""Independent pieces of work on a CPU's cores, one piece per core."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def map_on_cores(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
     By default torch splits every single operation over the cores and waits for all of them after each. As soon as
     another process wants a core too, that waiting takes most of the time: on two cores with a load of eight, a photo
     took MobileSAM 71 s that way and 22 s with whole pieces per thread. torch lets go of Python's lock while it
-    computes, so plain threads suffice.
+    computes, as OpenCV does, so plain threads suffice.
     """
     keep_freed_memory()
     threads = torch.get_num_threads()

@@ -26,22 +26,22 @@ class SamNetwork:
     """
 
     def __init__(self, sam: Any) -> None:
-        self._sam = sam
+        self.sam = sam
         self._decoder = PointDecoder(sam_parts(sam))
         self.device: torch.device = sam.device
 
     def place(self, height: int, width: int) -> Placement:
         """The longer side fills the input; the rest is padding at the lower or right side."""
-        side = self._sam.image_encoder.img_size
+        side = self.sam.image_encoder.img_size
         scale = side / max(height, width)
         inner = (int(height * scale + 0.5), int(width * scale + 0.5))
-        return Placement((height, width), inner, side, 4 * self._sam.prompt_encoder.image_embedding_size[0])
+        return Placement((height, width), inner, side, 4 * self.sam.prompt_encoder.image_embedding_size[0])
 
     def embed(self, image: npt.NDArray[np.uint8]) -> ImageTokens:
         """Image tokens of an RGB photo, uint8 [H, W, 3]."""
         pixels = torch.from_numpy(resized(image, self.place(*image.shape[:2]).inner)).to(self.device)
         with half_precision(self.device):
-            embedding = self._sam.image_encoder(self._sam.preprocess(pixels.permute(2, 0, 1)[None].float()))
+            embedding = self.sam.image_encoder(self.sam.preprocess(pixels.permute(2, 0, 1)[None].float()))
         return self._decoder.prepare(embedding.float())
 
     def decode(

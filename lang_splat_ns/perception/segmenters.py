@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lang_splat_ns.errors import UserError
-from lang_splat_ns.perception.registry import Registry, call_with_known_arguments
+from lang_splat_ns.perception.registry import Registry, call_with_known_arguments, takes
 
 SAM_LEVELS = ("whole", "part", "subpart")
 
@@ -25,9 +26,21 @@ SEGMENTERS = Registry(
         "sam-vit-l": "lang_splat_ns.perception.sam:SamVitL",
         "sam-vit-b": "lang_splat_ns.perception.sam:SamVitB",
         "mobile-sam": "lang_splat_ns.perception.sam:MobileSam",
+        "sam2": "lang_splat_ns.perception.sam2:Sam2Segmenter",
+        "sam2-large": "lang_splat_ns.perception.sam2:Sam2Segmenter",
+        "sam2-base-plus": "lang_splat_ns.perception.sam2:Sam2BasePlus",
+        "sam2-small": "lang_splat_ns.perception.sam2:Sam2Small",
+        "sam2-tiny": "lang_splat_ns.perception.sam2:Sam2Tiny",
+        "labels": "lang_splat_ns.perception.label_files:LabelFiles",
         "felzenszwalb": "lang_splat_ns.perception.felzenszwalb:FelzenszwalbSegmenter",
     },
 )
+
+
+Carry = Callable[[npt.NDArray[np.int32]], npt.NDArray[np.int32]]
+"""Takes ids that lie on a photo as it is on disk, int32 [H, W], to the photo as it is used; -1 comes in from outside.
+
+It raises `UserError` if they are not of the photo's size."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,11 @@ class LabelMaps:
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Cuts a photo into regions at several granularities."""
+    """Cuts a photo into regions at several granularities.
+
+    One more part is looked for and may be missing: `segment_named(name, image, carry)`, for regions that were made
+    elsewhere and lie beside the photo; see `segment_photo`.
+    """
 
     @property
     def segmenter_id(self) -> str:
@@ -69,6 +86,23 @@ class Segmenter(Protocol):
     def segment(self, image: npt.NDArray[np.uint8]) -> LabelMaps:
         """Label maps of an RGB image, uint8 [H, W, 3]."""
         ...
+
+
+def segment_photo(
+    segmenter: Segmenter, name: str, image: npt.NDArray[np.uint8], carry: Carry | None = None
+) -> LabelMaps:
+    """Label maps of one photo of a data set.
+
+    Args:
+        segmenter: any; one that has `segment_named` is told which photo it is.
+        name: the photo's file name.
+        image: RGB, uint8 [H, W, 3], as it is used.
+        carry: see `Carry`; None where the photo is used as it is on disk.
+    """
+    named = getattr(segmenter, "segment_named", None)
+    if named is None:
+        return segmenter.segment(image)
+    return named(name, image, carry)
 
 
 def default_segmenter(device: str) -> str:
@@ -85,18 +119,24 @@ def make_segmenter(
     """Build the segmenter that `name` stands for.
 
     Args:
-        name: a built-in name or a plug-in's.
+        name: a built-in name, a plug-in's, or `NAME:VARIANT` where the segmenter has variants: `labels:FOLDER`,
+            `sam2:REPOSITORY`.
         device: torch device of the network, where the segmenter has one.
         points_per_side: side of the grid of prompts, for the SAM family; None is the segmenter's own default.
-        weights: weights file to take instead of the published one.
+        weights: weights to take instead of the published ones: a file, or a folder for SAM 2.
 
     Raises:
-        UserError: unknown name (the message lists the known ones), or weights that cannot be had.
+        UserError: unknown name (the message lists the known ones), weights that cannot be had, or a variant of a
+            segmenter that has none.
     """
     if points_per_side is not None and points_per_side < 1:
         raise UserError(f"points_per_side must be at least 1, got {points_per_side}")
-    offers = {"device": str(device), "points_per_side": points_per_side, "weights": weights}
-    segmenter = call_with_known_arguments(SEGMENTERS.load(name), offers)
+    base, _, variant = (name, "", "") if name in SEGMENTERS.names() else name.partition(":")
+    factory = SEGMENTERS.load(base)
+    if variant and not takes(factory, "variant"):
+        raise UserError(f"the segmenter {base} has no variants, so {name!r} cannot be met; write {base}")
+    offers = {"device": str(device), "points_per_side": points_per_side, "weights": weights, "variant": variant or None}
+    segmenter = call_with_known_arguments(factory, offers)
     missing = [part for part in ("segmenter_id", "segment") if not hasattr(segmenter, part)]
     if missing:
         raise UserError(

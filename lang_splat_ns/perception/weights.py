@@ -157,8 +157,10 @@ def hub_models() -> dict[str, Any]:
     """
     from lang_splat_ns.perception.encoders import ENCODERS
     from lang_splat_ns.perception.rerankers import RERANKERS
+    from lang_splat_ns.perception.segmenters import SEGMENTERS
 
-    classes = {name: registry.load(name) for registry in (ENCODERS, RERANKERS) for name in registry.builtin}
+    registries = (SEGMENTERS, ENCODERS, RERANKERS)
+    classes = {name: registry.load(name) for registry in registries for name in registry.builtin}
     return {name: found for name, found in classes.items() if hasattr(found, "fetch")}
 
 

@@ -71,8 +71,9 @@ class LanguageDataManagerConfig(SplatDataManagerConfig):
     """Language in which labelled prompts are asked when the run is scored; zh asks label/queries_zh.json beside the
     data. Prompts that are typed or given need no setting: they may be in any language that the encoder reads."""
     segmenter: str | None = None
-    """What cuts photos into masks: sam, sam-vit-l, sam-vit-b, mobile-sam, felzenszwalb (needs no download), or a
-    plug-in. By default sam on CUDA and mobile-sam on a CPU; the largest share of preprocessing time."""
+    """What cuts photos into masks: sam, sam-vit-l, sam-vit-b, mobile-sam, sam2 (also sam2-base-plus, sam2-small,
+    sam2-tiny), felzenszwalb (needs no download), labels:FOLDER (label maps made elsewhere), or a plug-in. By default
+    sam on CUDA and mobile-sam on a CPU; the largest share of preprocessing time."""
     points_per_side: int | None = None
     """Point grid of the SAM family; time grows with its square. By default 32, as in LangSplat."""
     cache_dir: Path | None = None

@@ -18,6 +18,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
+from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.encoders import Encoder, make_encoder
 from lang_splat_ns.perception.extract import (
     Frame,
@@ -29,7 +30,7 @@ from lang_splat_ns.perception.extract import (
 )
 from lang_splat_ns.perception.feature_store import open_store
 from lang_splat_ns.perception.segmenters import LabelMaps, Segmenter, default_segmenter, make_segmenter
-from lang_splat_ns.plugin.undistort import undistort
+from lang_splat_ns.plugin.undistort import undistort, undistort_ids
 
 LABEL_MEMORY_BYTES = 1 << 30
 """Label maps are kept in memory up to this size; the rest are read again from the store."""
@@ -171,7 +172,13 @@ def _make_frame(path: Path, cameras: Cameras, index: int) -> Frame:
     def load() -> np.ndarray:
         return undistort(_read_photo(path), cameras[index])[0]
 
-    return Frame(name=path.name, content_key=content_key(path, _undistort_spec(cameras[index])), load=load)
+    def carry(ids: np.ndarray) -> np.ndarray:
+        height, width = _photo_size(path)
+        if ids.shape != (height, width):
+            raise UserError(f"{ids.shape[1]}x{ids.shape[0]} pixels do not fit the photo {path}, {width}x{height}")
+        return undistort_ids(ids, cameras[index])
+
+    return Frame(path.name, content_key(path, _undistort_spec(cameras[index])), load, carry)
 
 
 def _read_photo(path: Path) -> np.ndarray:
@@ -179,6 +186,13 @@ def _read_photo(path: Path) -> np.ndarray:
 
     with Image.open(path) as image:
         return np.array(image.convert("RGB"))
+
+
+def _photo_size(path: Path) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.height, image.width
 
 
 def _undistort_spec(camera: Cameras) -> dict[str, object]:
