@@ -204,7 +204,8 @@ class LangSplatModel(GaussianSplattingModel):
             image, alpha = self.splat(camera.to(self.device), with_depth=True, extra=codes.flatten(1))
             outputs = self.image_outputs(camera, image[..., :4], alpha, with_depth=True)
             blended = image[..., 4:].reshape(*image.shape[:2], *codes.shape[1:])
-            outputs["features_pca"] = unit_colors(blended[..., 0, :])
+            colors = unit_colors(blended[..., 0, :])
+            outputs["features_pca"] = torch.lerp(outputs["background"], colors, alpha)
             query = self.prompts.active()
             if query is not None:
                 outputs |= prompt_outputs(self.language_field().relevancy_of(blended, query), outputs["rgb"])
