@@ -13,8 +13,8 @@ from lang_splat_ns.perception.promptable import Promptable
 from lang_splat_ns.perception.segmenters import LabelMaps
 
 CPU_BATCH = 4
-"""Prompts per step on a CPU. MobileSAM on two cores took 15.9 ms a prompt at 1, 14.9 at 2, 15.1 at 4, 14.0 at 8 and 20.1
-at 16; beside other busy processes, which leave less of the caches, small steps lose less."""
+"""Prompts per step on a CPU. MobileSAM on two cores took 15.9 ms a prompt at 1, 14.9 at 2, 15.1 at 4, 14.0 at 8 and
+20.1 at 16; beside other busy processes, which leave less of the caches, small steps lose less."""
 GPU_BATCH = 64
 _VERSION = 2
 
