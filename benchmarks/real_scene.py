@@ -81,9 +81,10 @@ class RealScene:
             "results": image_metrics | scores.summary,
             "oracle_2d": self._oracle(cache),
         }
-        write_demo_report(
-            self.work / "report.html", scores, answers, run, image_metrics, {"scene": self.data.resolve().name}
-        )
+        scene = self.data.resolve().name
+        facts = {name: value for name, value in content["facts"].items() if not isinstance(value, dict)}
+        page = self.work / "report.html"
+        write_demo_report(page, scores, answers, run, image_metrics, facts, f"langsplat on {scene}")
         self._publish(content)
 
     def _config(self, cache: Path) -> Any:

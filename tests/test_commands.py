@@ -186,8 +186,9 @@ def _ask_in_viewer(client: ViewerClient) -> None:
     client.wait("a render", lambda: client.images)
     client.set("Prompts", "blue; <b>green</b>; {nonsense}")
     client.wait("an output per prompt", lambda: outputs <= set(client.elements["Output type"]["options"]))
-    assert any("blue" in text and "nonsense" in text for text in client.texts.values())
-    assert not any("<" in text or "{" in text for text in client.texts.values()), "markup reaches the page"
+    # nerfstudio's own texts are among them, with markup of its own.
+    status = [text for text in client.texts.values() if "blue" in text and "nonsense" in text]
+    assert status and not any("<" in text or "{" in text for text in status), f"markup reaches the page: {status}"
     client.set("Output type", "composited_1")
     # A moving camera interrupts renders, at any line; the viewer has to survive it.
     for number in range(60):

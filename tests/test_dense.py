@@ -12,7 +12,6 @@ import tiny_clips
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_open_clip import tiny_network
 from torch.nn import functional as F
 
 from lang_splat_ns.errors import UserError
@@ -50,7 +49,7 @@ def test_patches_of_transformers_models(kind: str, tmp_path: Path, monkeypatch: 
 
 
 def test_patches_of_open_clip_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = tiny_network()
+    network = tiny_clips.open_clip_network()
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     found = network.encode_patches(pixels)
     assert found.shape == (2, 4, 4, 16)

@@ -291,6 +291,13 @@ def test_the_oracle_answers_from_the_photo_alone() -> None:
     assert torch.allclose(maps.best()[0], torch.from_numpy(LAMP) * torch.sigmoid(torch.tensor(10.0)))
 
 
+def test_the_oracle_takes_the_encoders_own_temperature() -> None:
+    field = oracle()
+    field.encoder.temperature = 4.0  # type: ignore[attr-defined]
+    maps = field.relevancy("photo", Query(("lamp",), level="part"))
+    assert torch.allclose(maps.best()[0], torch.from_numpy(LAMP) * torch.sigmoid(torch.tensor(4.0)))
+
+
 def test_the_oracle_refuses_like_any_field() -> None:
     with pytest.raises(KeyError, match="dragon"):
         oracle().relevancy("photo", Query(("dragon",)))

@@ -20,23 +20,9 @@ from lang_splat_ns.perception.crops import cut, region_boxes
 from lang_splat_ns.perception.encoders import make_encoder
 from lang_splat_ns.perception.open_clip_network import OpenClipNetwork, hub_tokenizer
 
-VISION = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
-
-
-def tiny_network() -> OpenClipNetwork:
-    """open_clip's own class with random weights: 32 pixels, 16 dimensions."""
-    import open_clip
-    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-
-    torch.manual_seed(0)
-    text = CLIPTextCfg(context_length=77, vocab_size=49408, width=32, heads=2, layers=1)
-    model = open_clip.CLIP(16, CLIPVisionCfg(**VISION), text)
-    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    return OpenClipNetwork(model, open_clip.get_tokenizer("ViT-B-16"), mean, std)
-
 
 def test_vectors_are_the_published_recipe() -> None:
-    network = tiny_network()
+    network = tiny_clips.open_clip_network()
     encoder = ClipEncoder("tiny", network.dim, lambda: network)
     assert (encoder.encoder_id, encoder.dim) == ("tiny crop/1", 16)
     random = np.random.default_rng(0)
@@ -77,7 +63,7 @@ def tiny_tower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str
         config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         small = copy.deepcopy(factory._MODEL_CONFIGS[name])
-        small["embed_dim"], small["vision_cfg"] = 16, dict(VISION)
+        small["embed_dim"], small["vision_cfg"] = 16, dict(tiny_clips.OPEN_CLIP_VISION)
         small["text_cfg"] |= {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder)}
         monkeypatch.setitem(factory._MODEL_CONFIGS, name, small)
         torch.manual_seed(0)

@@ -191,6 +191,16 @@ def test_eval_command_with_overrides(run: Path, tmp_path: Path) -> None:
     assert results["language_miou"] == 0.0, "nothing lies above a relevancy of 1"
 
 
+def test_the_encoders_own_temperature_is_honoured(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_run(run / "config.yml").pipeline.model
+    field = model.language_field()
+    before = field.select(Query(("red", "blue"))).scores.double().logit()
+    monkeypatch.setattr(model.text_side.encoder, "temperature", 15.0, raising=False)
+    after = field.select(Query(("red", "blue"))).scores.double().logit()
+    # Relevancy is a sigmoid of temperature times margin, so its logit grows with the temperature and keeps its sign.
+    torch.testing.assert_close(after, 1.5 * before, atol=1e-3, rtol=1e-3)
+
+
 def test_chinese_prompts_answer_like_their_english_ones(run: Path, tmp_path: Path) -> None:
     from lang_splat_ns.cli import main
 

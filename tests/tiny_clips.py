@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from lang_splat_ns.perception.open_clip_network import OpenClipNetwork
+
 CHINESE = "红绿蓝黄色的杯子球物体东西材料纹理一张照片特写局部这里有。"
 LETTERS = "abcdefghijklmnopqrstuvwxyz."
 VISION = {
@@ -18,6 +20,19 @@ VISION = {
     "patch_size": 8,
 }
 TEXT = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+OPEN_CLIP_VISION = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
+
+
+def open_clip_network() -> OpenClipNetwork:
+    """open_clip's own class with random weights: 32 pixels, 16 dimensions."""
+    import open_clip
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+
+    torch.manual_seed(0)
+    text = CLIPTextCfg(context_length=77, vocab_size=49408, width=32, heads=2, layers=1)
+    model = open_clip.CLIP(16, CLIPVisionCfg(**OPEN_CLIP_VISION), text)
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    return OpenClipNetwork(model, open_clip.get_tokenizer("ViT-B-16"), mean, std)
 
 
 def save_clip(folder: Path) -> Path:

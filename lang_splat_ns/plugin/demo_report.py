@@ -24,11 +24,12 @@ def write_demo_report(
     run: Run,
     metrics: dict[str, float],
     facts: dict[str, Any],
+    title: str = "lang-splat demo",
 ) -> None:
     """Write the page; see `write_report`."""
     # The page shows the language scores at its head already.
     image_metrics = {name: value for name, value in metrics.items() if name not in scores.summary}
-    write_report(path, "lang-splat demo", scores, answer_pictures(run, answers), image_metrics, facts)
+    write_report(path, title, scores, answer_pictures(run, answers), image_metrics, facts)
 
 
 def answer_pictures(run: Run, answers: list[UnitAnswer]) -> list[UnitPictures]:

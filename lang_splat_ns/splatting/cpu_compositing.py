@@ -38,24 +38,33 @@ def composite(
     """
     if background is None:
         background = colors.new_zeros(colors.shape[1])
-    with ONE_AT_A_TIME:
-        lists = build_tile_lists(
-            _numpy(means2d[0]), _numpy(projection.conics), _numpy(opacities),
-            projection.radii.numpy(), _numpy(projection.depths), width, height,
-        )  # fmt: skip
+    packed, lists = list_splats(projection, opacities, width, height)
     image, alpha = _Composite.apply(
-        means2d, projection.conics, opacities, colors, background, projection.radii, lists, width, height, absgrad
+        means2d, projection.conics, opacities, colors, background, packed, lists, width, height, absgrad
     )  # type: ignore[misc]
     return image, alpha, lists
+
+
+def list_splats(
+    projection: Projection,
+    opacities: Tensor,  # [N]
+    width: int,
+    height: int,
+) -> tuple[np.ndarray, TileLists]:
+    """Splats packed for the compiled loops [N, 8], and which of them touch which tile."""
+    means2d, conics, radii = _numpy(projection.means2d), _numpy(projection.conics), _numpy(projection.radii)
+    opacity = _numpy(opacities)
+    with ONE_AT_A_TIME:
+        lists = build_tile_lists(means2d, conics, opacity, radii, _numpy(projection.depths), width, height)
+        return pack_splats(means2d, conics, opacity, radii), lists
 
 
 class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, means2d, conics, opacities, colors, background, radii, lists: TileLists, width, height, absgrad
+        ctx: Any, means2d, conics, opacities, colors, background, packed, lists: TileLists, width, height, absgrad
     ) -> tuple[Tensor, Tensor]:
         with ONE_AT_A_TIME:
-            packed = pack_splats(_numpy(means2d[0]), _numpy(conics), _numpy(opacities), radii.numpy())
             image, *drawn = composite_forward(
                 packed, _numpy(colors), _numpy(background), lists.ids, lists.rows, lists.offsets, width, height
             )

@@ -77,7 +77,7 @@ def composite_forward(packed, colors, background, ids, rows, offsets, width, hei
     final_t = np.empty((height, width), colors.dtype)
     stop = np.empty((height, width), np.int32)
     reached = np.zeros(tiles, np.int64)
-    step = _stride(tiles)
+    step = stride(tiles)
     for i in nb.prange(tiles):
         # Each thread gets a run of i. Striding through the image gives every run its share of sky and of foliage.
         tile = i * step % tiles
@@ -86,12 +86,12 @@ def composite_forward(packed, colors, background, ids, rows, offsets, width, hei
 
 
 @nb.njit(cache=True, nogil=True)
-def _stride(count):
-    """A number that has no divisor in common with count, near its golden section: i * stride visits everything."""
-    stride = max(1, int(0.618 * count))
-    while math.gcd(stride, count) > 1:
-        stride += 1
-    return stride
+def stride(count):
+    """A number that has no divisor in common with count, near its golden section: i * step visits everything."""
+    step = max(1, int(0.618 * count))
+    while math.gcd(step, count) > 1:
+        step += 1
+    return step
 
 
 @nb.njit(cache=True, nogil=True)
@@ -185,21 +185,8 @@ def _blend(packed, colors, ids, rows, count, y0, light, stops, open_rows, center
         for row in range(max(rows[place] & 15, open_rows[0]), min(rows[place] >> 4, open_rows[1]) + 1):
             dy = top + row
             falloff = from_x + (slope * dy + c * dy * dy)
-            alpha = minimum(exp2(opacity_log - falloff), ALPHA_MAX)
-            before = load(light_at, row * TILE)
-            weight = before * alpha
-            after = before - weight
-            # A finished pixel has negative light, so it fails the second test.
-            seen = (falloff >= 0.0) & (alpha >= ALPHA_MIN) & (before > 0.0)
-            drawn = seen & (after > T_MIN)
-            bits = lane_bits(drawn)
-            finished = lane_bits(seen) - bits
-            if finished != 0:
-                _finish(light_at, stops_at, open_at, place, row, finished)
-                before = load(light_at, row * TILE)
+            weight, bits = draw_row(light_at, stops_at, open_at, place, row, opacity_log, falloff)
             if bits != 0:
-                store(light_at, row * TILE, where(drawn, after, before))
-                weight = where(drawn, weight, 0.0)
                 if by_rows:
                     _add_row(blended_at, row * TILE, weight, colors_at, g * channels, channels)
                 else:
@@ -207,6 +194,35 @@ def _blend(packed, colors, ids, rows, count, y0, light, stops, open_rows, center
                     _add_pixels(blended_at, row * TILE, bits, weights_at, colors_at, g * channels, channels)
         if open_rows[0] > open_rows[1]:
             break
+
+
+@nb.njit(forceinline=True)
+def draw_row(light, stops, open_rows, place, row, opacity_log, falloff):
+    """Send the light of one row of pixels through one splat, given its falloff there.
+
+    Args:
+        light, stops, open_rows: as in `_blend`, by address; updated.
+        place: the splat's position in the tile's list.
+        opacity_log, falloff: the splat's alpha is `2**(opacity_log - falloff)`, before the clamp.
+
+    Returns:
+        The splat's share alpha T of each pixel, 0 where it is not drawn, and the drawn lanes as bits.
+    """
+    alpha = minimum(exp2(opacity_log - falloff), ALPHA_MAX)
+    before = load(light, row * TILE)
+    weight = before * alpha
+    after = before - weight
+    # A finished pixel has negative light, so it fails the second test.
+    seen = (falloff >= 0.0) & (alpha >= ALPHA_MIN) & (before > 0.0)
+    drawn = seen & (after > T_MIN)
+    bits = lane_bits(drawn)
+    finished = lane_bits(seen) - bits
+    if finished != 0:
+        _finish(light, stops, open_rows, place, row, finished)
+        before = load(light, row * TILE)
+    if bits != 0:
+        store(light, row * TILE, where(drawn, after, before))
+    return where(drawn, weight, 0.0), bits
 
 
 @nb.njit(forceinline=True)

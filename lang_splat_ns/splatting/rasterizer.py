@@ -76,7 +76,7 @@ def rasterize(
         ValueError: an argument has the wrong shape, type or device. The message names it.
         UserError: the tensors are on CUDA, and gsplat's kernels are not there.
     """
-    _check(means, quats, scales, opacities, colors, viewmat, K, width, height, sh_degree, extra, background)
+    check_arguments(means, quats, scales, opacities, colors, viewmat, K, width, height, sh_degree, extra, background)
     if rasterize_mode not in ("classic", "antialiased"):
         raise ValueError(f'rasterize_mode must be "classic" or "antialiased", got {rasterize_mode!r}')
     backend = _rasterize_cuda if means.is_cuda else _rasterize_cpu
@@ -192,7 +192,9 @@ def _shade(harmonics: Tensor) -> Tensor:
     return torch.clamp_min(harmonics + 0.5, 0.0)
 
 
-def _check(means, quats, scales, opacities, colors, viewmat, K, width, height, sh_degree, extra, background) -> None:
+def check_arguments(
+    means, quats, scales, opacities, colors, viewmat, K, width, height, sh_degree, extra, background
+) -> None:
     """Raise a ValueError that names the first argument with a wrong shape, type or device."""
     if means.ndim != 2 or means.shape[1] != 3:
         raise ValueError(f"means must be [N, 3], got {list(means.shape)}")

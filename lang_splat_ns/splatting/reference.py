@@ -96,5 +96,5 @@ def _blend_tile(
     alpha = torch.where((sigma >= 0) & (alpha >= 1.0 / 255.0), alpha, 0.0)
     # The product never grows, so everything behind the splat that closes a pixel fails the same test.
     alpha = torch.where(torch.cumprod(1.0 - alpha, dim=1) > 1e-4, alpha, 0.0)
-    light = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1.0 - alpha], dim=1), dim=1)  # [P, n + 1]
+    light = torch.cumprod(torch.cat([alpha.new_ones(len(alpha), 1), 1.0 - alpha], dim=1), dim=1)  # [P, n + 1]
     return alpha * light[:, :-1], light[:, -1], centers
