@@ -12,7 +12,8 @@ from tiny_sam2 import tiny_sam2_video
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.sam2 import square_pixels
-from lang_splat_ns.perception.video_links import Links, LinkSettings, Sam2Tracker, link_masks, match
+from lang_splat_ns.perception.sam2_tracker import Sam2Tracker
+from lang_splat_ns.perception.video_links import Links, LinkSettings, link_masks, match
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 180, 40), (40, 60, 220)
 

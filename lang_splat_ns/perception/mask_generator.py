@@ -33,10 +33,8 @@ from lang_splat_ns.perception.promptable import Placement, Promptable
 from lang_splat_ns.perception.segmenters import SAM_LEVELS, LabelMaps
 
 STABILITY_DOUBT = 0.12
-"""Stability counted on low-resolution pixels is off by less than this for masks of a few pixels, by 0.02 for large ones
-(measured on photos with MobileSAM), so a mask that fails by more cannot pass at the photo's size."""
-
-
+"""Stability counted on low-resolution pixels is off by up to this for masks of a few of them, by 0.03 for large masks
+(measured with MobileSAM on a photo), so a mask that fails by more does not pass at the photo's size."""
 GPU_PIXELS_AT_ONCE = 1 << 26
 """Pixels of masks that a GPU enlarges in one step; a few temporary arrays of float32 hold as many."""
 

@@ -163,7 +163,7 @@ def _first_layer(block: Block, prompt: Tensor, image: ImageTokens) -> tuple[Tens
     tokens = block.norms[1](tokens + block.read.output(seen))
     tokens = block.norms[2](tokens + block.mlp(tokens))
     keys = _scaled(block.write.key(tokens + prompt), block.write.heads)
-    logits = keys @ image.queries.transpose(1, 2)  # [B, h, T, N]
+    logits = _times_shared(keys, image.queries.transpose(1, 2))  # [B, h, T, N]
     written = _write(block.write, logits, tokens, image.tokens.expand(batch, -1, -1))
     return tokens, block.norms[3](written)
 
@@ -214,8 +214,15 @@ def _logits(small: Tensor, projection: torch.nn.Linear, image_tokens: Tensor, pl
     """
     weight = projection.weight.unflatten(0, (small.shape[1], -1))  # [h, d, C]
     carried = (small @ weight).flatten(1, 2)  # [B, h * T, C]
-    logits = torch.baddbmm((small @ placed).flatten(1, 2), carried, image_tokens.transpose(1, 2))
-    return logits.unflatten(1, small.shape[1:3])
+    logits = _times_shared(small, placed)
+    logits.flatten(1, 2).baddbmm_(carried, image_tokens.transpose(1, 2))
+    return logits
+
+
+def _times_shared(small: Tensor, shared: Tensor) -> Tensor:
+    """[B, h, T, d] times what all prompts share, [h, d, N]: [B, h, T, N]. Plain broadcasting would copy the latter."""
+    product = small.transpose(0, 1).flatten(1, 2) @ shared
+    return product.unflatten(1, (len(small), small.shape[2])).transpose(0, 1).contiguous()
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
