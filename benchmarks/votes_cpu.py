@@ -29,7 +29,7 @@ PATCHES = (4, 9, 18)
 """Masks along the image's width at each level; with the rows of them, the finest level has 330, more than SAM finds."""
 
 SLOW_ROUNDS = 1
-"""Turns of the gradient's route, which takes hundreds of times as long on a CPU."""
+"""Turns of the gradient's route, which takes some sixty times as long on a CPU."""
 
 
 def make_labels() -> tuple[torch.Tensor, list[int]]:
