@@ -68,9 +68,11 @@ def gather_votes(
         cells = _starts(cell_counts[first:end])
         table = _weigh_regions(packed, *lists, regions, region_starts, first, cells, width, height)
         entries = _entries_by_gaussian(lists.ids, lists.offsets, region_starts, first, cells, len(packed))
-        *found, sizes, seen = _sum_up(*entries, table, region_starts, region_labels, _starts(counts), spans)
+        masks, weights, rooms, sizes, seen = _sum_up(
+            *entries, table, region_starts, region_labels, _starts(counts), spans
+        )
         starts = _starts(sizes.ravel())
-        pieces.append(VoteRows(starts, *_sort_by_level(*found, sizes, spans, starts)))
+        pieces.append(VoteRows(starts, *_sort_by_level(masks, weights, rooms, sizes, spans, starts)))
         visible += seen
     return pieces, visible
 
