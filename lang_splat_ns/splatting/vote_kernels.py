@@ -19,8 +19,8 @@ from lang_splat_ns.splatting.cpu_threads import ONLY_PRANGE
 from lang_splat_ns.splatting.simd import address, load, store, total
 from lang_splat_ns.splatting.tile_lists import TILE, TileLists
 
-TABLE_SIZE = 1 << 26
-"""Weights per entry and region held at a time, 256 MB in single precision. Only label maps of noise come near it."""
+TABLE_SIZE = 1 << 25
+"""Weights per entry and region held at a time, 128 MB in single precision. Beyond it, views are done in pieces."""
 
 _SPANS_PER_THREAD = 4
 
@@ -61,17 +61,18 @@ def gather_votes(
     region_starts = _starts(region_counts)
     region_labels = _label_regions(labels, regions, region_starts)
     spans = np.linspace(0, len(packed), _SPANS_PER_THREAD * nb.get_num_threads() + 1).astype(np.int64)
-    sizes = np.diff(lists.offsets) * region_counts
+    cell_counts = np.diff(lists.offsets) * region_counts
     visible = np.zeros(len(packed))
     pieces = []
-    for first, end in _cut(sizes, table_size):
-        cells = _starts(sizes[first:end])
+    for first, end in _cut(cell_counts, table_size):
+        cells = _starts(cell_counts[first:end])
         table = _weigh_regions(packed, *lists, regions, region_starts, first, cells, width, height)
         entries = _entries_by_gaussian(lists.ids, lists.offsets, region_starts, first, cells, len(packed))
-        gathered = entries, table, region_starts, region_labels, _starts(counts), spans
-        row_sizes, seen = _count_masks(*gathered)
-        starts = _starts(row_sizes.ravel())
-        pieces.append(VoteRows(starts, *_write_masks(*gathered, starts)))
+        masks, weights, rooms, sizes, seen = _sum_up(
+            *entries, table, region_starts, region_labels, _starts(counts), spans
+        )
+        starts = _starts(sizes.ravel())
+        pieces.append(VoteRows(starts, *_sort_by_level(masks, weights, rooms, sizes, spans, starts)))
         visible += seen
     return pieces, visible
 
@@ -269,82 +270,88 @@ def _entries_by_gaussian(ids, offsets, region_starts, first, cells, gaussians):
 
 
 @nb.njit(cache=True, nogil=True, parallel=ONLY_PRANGE)
-def _count_masks(entries, table, region_starts, region_labels, bases, spans):
-    """How many masks of each level see each Gaussian, int64 [L, N], and how much is seen of it at all, [N].
+def _sum_up(starts, tiles, places, table, region_starts, region_labels, bases, spans):
+    """Add up each Gaussian's entries per mask.
 
     Args:
-        entries: from `_entries_by_gaussian`.
+        starts, tiles, places: from `_entries_by_gaussian`.
         table: from `_weigh_regions`.
         bases: number of each level's first mask when all are counted through. [L + 1]
-        spans: which Gaussians are done by one thread at a time.
+        spans: which Gaussians are done by one thread at a time. [S + 1]
+
+    Returns:
+        Masks and weights, Gaussian by Gaussian and there level by level, with unused room at the end of each span;
+        where each span's begin [S + 1]; how many masks of each level see each Gaussian, int64 [L, N]; and how much is
+        seen of it in a mask or not, float64 [N].
     """
-    levels, gaussians = bases.size - 1, entries[0].size - 1
+    levels, gaussians = bases.size - 1, starts.size - 1
+    rooms = _rooms(starts, tiles, region_starts, spans, levels)
+    masks, weights = np.empty(rooms[-1], np.int32), np.empty(rooms[-1], table.dtype)
     sizes, visible = np.zeros((levels, gaussians), np.int64), np.zeros(gaussians)
     for span in nb.prange(spans.size - 1):
-        sums, met = np.zeros(bases[-1]), np.empty(bases[-1], np.int64)
+        sums, met, slot = np.zeros(bases[-1]), np.empty(bases[-1], np.int64), rooms[span]
         for g in range(spans[span], spans[span + 1]):
-            count, visible[g] = _sum_up(g, entries, table, region_starts, region_labels, bases, sums, met)
+            count, seen = 0, 0.0
+            for k in range(starts[g], starts[g + 1]):
+                first = region_starts[tiles[k]]
+                for region in range(first, region_starts[tiles[k] + 1]):
+                    weight = table[places[k] + region - first]
+                    if weight > 0.0:
+                        seen += weight
+                        count = _add_to_masks(weight, region, region_labels, bases, sums, met, count)
+            visible[g] = seen
+            level = 0
             for k in range(count):
-                sums[met[k]] = 0.0
-                sizes[_level_of(met[k], bases), g] += 1
-    return sizes, visible
-
-
-@nb.njit(cache=True, nogil=True, parallel=ONLY_PRANGE)
-def _write_masks(entries, table, region_starts, region_labels, bases, spans, row_starts):
-    """The masks that see each Gaussian, ascending, and their weights: see `VoteRows`; `row_starts` is its `starts`."""
-    gaussians = entries[0].size - 1
-    masks, weights = np.empty(row_starts[-1], np.int32), np.empty(row_starts[-1], table.dtype)
-    for span in nb.prange(spans.size - 1):
-        sums, met = np.zeros(bases[-1]), np.empty(bases[-1], np.int64)
-        for g in range(spans[span], spans[span + 1]):
-            count, _ = _sum_up(g, entries, table, region_starts, region_labels, bases, sums, met)
-            met[:count].sort()
-            latest, slot = -1, 0
-            for k in range(count):
-                level = _level_of(met[k], bases)
-                slot = slot + 1 if level == latest else row_starts[level * gaussians + g]
-                masks[slot], weights[slot] = met[k] - bases[level], sums[met[k]]
-                sums[met[k]] = 0.0
-                latest = level
-    return masks, weights
-
-
-@nb.njit(forceinline=True)
-def _level_of(mask, bases):
-    """The level of a mask that is counted through all levels."""
-    level = 0
-    while mask >= bases[level + 1]:
-        level += 1
-    return level
+                mask = met[k]
+                while mask >= bases[level + 1]:
+                    level += 1
+                masks[slot], weights[slot] = mask - bases[level], sums[mask]
+                sizes[level, g] += 1
+                sums[mask] = 0.0
+                slot += 1
+    return masks, weights, rooms, sizes, visible
 
 
 @nb.njit(cache=True, nogil=True)
-def _sum_up(g, entries, table, region_starts, region_labels, bases, sums, met):
-    """Add up one Gaussian's entries per mask.
+def _rooms(starts, tiles, region_starts, spans, levels):
+    """Where each span may begin to write, so that it has room for a mask per region of its entries and level."""
+    rooms = np.zeros(spans.size, np.int64)
+    for span in range(spans.size - 1):
+        room = 0
+        for k in range(starts[spans[span]], starts[spans[span + 1]]):
+            room += region_starts[tiles[k] + 1] - region_starts[tiles[k]]
+        rooms[span + 1] = rooms[span] + room * levels
+    return rooms
 
-    Args:
-        sums: zeros; the weight of each mask is added. [masks of all levels]
-        met: takes the numbers of the masks that got any. [masks of all levels]
 
-    Returns:
-        How many these are, and how much is seen of the Gaussian in a mask or not.
-    """
-    starts, tiles, places = entries
-    seen, count = 0.0, 0
-    for k in range(starts[g], starts[g + 1]):
-        first = region_starts[tiles[k]]
-        for region in range(first, region_starts[tiles[k] + 1]):
-            weight = table[places[k] + region - first]
-            if weight <= 0.0:
-                continue
-            seen += weight
-            for level in range(region_labels.shape[1]):
-                label = region_labels[region, level]
-                if label >= 0:
-                    mask = bases[level] + label
-                    if sums[mask] == 0.0:
-                        met[count] = mask
-                        count += 1
-                    sums[mask] += weight
-    return count, seen
+@nb.njit(forceinline=True)
+def _add_to_masks(weight, region, region_labels, bases, sums, met, count):
+    """Add a region's weight to its masks' sums, and keep `met`, the masks that have any, in ascending order."""
+    for level in range(region_labels.shape[1]):
+        if region_labels[region, level] >= 0:
+            mask = bases[level] + region_labels[region, level]
+            if sums[mask] == 0.0:
+                place = count
+                while place > 0 and met[place - 1] > mask:
+                    met[place] = met[place - 1]
+                    place -= 1
+                met[place] = mask
+                count += 1
+            sums[mask] += weight
+    return count
+
+
+@nb.njit(cache=True, nogil=True, parallel=ONLY_PRANGE)
+def _sort_by_level(masks, weights, rooms, sizes, spans, row_starts):
+    """Bring what `_sum_up` found into the order of `VoteRows`, whose `starts` are given."""
+    levels, gaussians = sizes.shape
+    sorted_masks, sorted_weights = np.empty(row_starts[-1], np.int32), np.empty(row_starts[-1], weights.dtype)
+    for span in nb.prange(spans.size - 1):
+        slot = rooms[span]
+        for g in range(spans[span], spans[span + 1]):
+            for level in range(levels):
+                start = row_starts[level * gaussians + g]
+                for k in range(sizes[level, g]):
+                    sorted_masks[start + k], sorted_weights[start + k] = masks[slot], weights[slot]
+                    slot += 1
+    return sorted_masks, sorted_weights
