@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -21,7 +21,6 @@ from lang_splat_ns.perception.full_size import (
     Masks,
     measure,
     paint,
-    remove_specks,
     stability_scores,
     window_of,
 )
@@ -180,9 +179,9 @@ def test_masks_are_measured_as_the_stock_code_does(seed: int, chunk: int) -> Non
 
 
 @settings(max_examples=100, deadline=None)
-# The stock code also fills a strip beside the mask that is smaller than the least area, and so makes the mask grow
-# beyond its box. In a photo with at least as many rows and columns as that area has pixels there is no such strip.
-@given(seed=st.integers(0, 1000), share=st.floats(0.3, 0.7), min_area=st.integers(1, 24))
+# Here the photo beside the mask is itself so small that it is filled, and the mask grows beyond its box.
+@example(seed=904, share=0.375, min_area=36)
+@given(seed=st.integers(0, 1000), share=st.floats(0.3, 0.7), min_area=st.integers(1, 40))
 def test_specks_and_holes_go_as_in_the_stock_code(seed: int, share: float, min_area: int) -> None:
     from mobile_sam.utils.amg import remove_small_regions
 
@@ -208,8 +207,10 @@ def test_specks_and_holes_go_as_in_the_stock_code(seed: int, share: float, min_a
 def test_a_hole_that_opens_to_the_rest_of_the_photo_stays() -> None:
     crop = np.ones((30, 30), dtype=bool)
     crop[:4, :4] = False
-    assert np.array_equal(remove_specks(crop, min_area=20), crop)
-    assert remove_specks(crop, min_area=20, borders=(True, True, False, False)).all()
+    inside, at_corner = (np.array([first, first, first + 29, first + 29]) for first in (50, 0))
+    assert cleaned(crop, inside, (100, 100), min_area=20)[2]
+    filled, box, _ = cleaned(crop, at_corner, (100, 100), min_area=20)
+    assert filled.all() and np.array_equal(box, at_corner)
 
 
 def test_painting_closes_up_where_a_mask_is_hidden() -> None:

@@ -163,36 +163,29 @@ def window_of(box: npt.NDArray[np.int64]) -> Window:
     return slice(top, bottom + 1), slice(left, right + 1)
 
 
-def remove_specks(
-    crop: npt.NDArray[np.bool_], min_area: int, borders: tuple[bool, bool, bool, bool] = (False, False, False, False)
-) -> npt.NDArray[np.bool_]:
+def remove_specks(mask: npt.NDArray[np.bool_], min_area: int) -> npt.NDArray[np.bool_]:
     """Fill holes and drop islands smaller than `min_area` pixels; if all islands are small, the largest stays.
 
     Args:
-        crop: bool [h, w], a mask inside its box.
+        mask: bool [H, W]. Background that the mask cuts off from the rest is a hole, also at the edge.
         min_area: in pixels.
-        borders: whether the box ends at the photo's left, upper, right and lower border. What lies between the mask
-            and a border counts as a hole if it is small; elsewhere the photo goes on.
 
     Returns:
-        bool [h, w].
+        bool [H, W].
     """
-    left, top, right, bottom = (int(not border) for border in borders)
-    inside = np.pad(crop, ((top, bottom), (left, right))).astype(np.uint8)
-    pieces, areas = _components(inside == 0)
+    filled = mask.astype(np.uint8)
+    pieces, areas = _components(filled == 0)
     small = areas < min_area
-    # Piece 0 is the mask itself. What touches the frame goes on outside of it, however little of it is in here.
+    # Piece 0 is the mask itself.
     small[0] = False
-    small[[pieces[i, j] for i, j in _frame(top, bottom, left, right)]] = False
     if small.any():
-        inside[small[pieces]] = 1
-    islands, areas = _components(inside)
+        filled[small[pieces]] = 1
+    islands, areas = _components(filled)
     keep = areas >= min_area
     keep[0] = False
     if len(areas) > 1 and not keep.any():
         keep[1 + np.argmax(areas[1:])] = True
-    kept = inside.astype(bool) if keep[1:].all() else keep[islands]
-    return kept[top : kept.shape[0] - bottom, left : kept.shape[1] - right]
+    return filled.astype(bool) if keep[1:].all() else keep[islands]
 
 
 def _components(pixels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -201,12 +194,6 @@ def _components(pixels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray
 
     _, pieces, statistics, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)
     return np.asarray(pieces), np.asarray(statistics)[:, cv2.CC_STAT_AREA]
-
-
-def _frame(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int]]:
-    """One pixel of each side that was padded; a padded side is all background, so it is one piece."""
-    pixels = [(top, (0, 0)), (left, (0, 0)), (bottom, (-1, -1)), (right, (-1, -1))]
-    return [pixel for padded, pixel in pixels if padded]
 
 
 def paint(masks: Masks, order: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:

@@ -223,11 +223,23 @@ def box_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 def cleaned(
     crop: npt.NDArray[np.bool_], box: npt.NDArray[np.int64], size: tuple[int, int], min_area: int
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64], bool]:
-    """A mask and its box without specks (see `remove_specks`), and whether it had none."""
-    left, top, right, bottom = box
-    clean = remove_specks(crop, min_area, (left == 0, top == 0, right == size[1] - 1, bottom == size[0] - 1))
-    if np.array_equal(clean, crop):
+    """A mask without specks (see `remove_specks`), its box, and whether it had none.
+
+    Args:
+        crop: bool [h, w], the mask inside its box.
+        box: first column, first row, last column, last row.
+        size: height and width of the photo.
+        min_area: in pixels.
+    """
+    left, top, right, bottom = (int(value) for value in box)
+    # A rim of so many pixels holds all of the photo beside the box, or at least more than a hole has.
+    wide, high = (-(-min_area // length) for length in crop.shape)
+    above, before = min(top, high), min(left, wide)
+    rims = (above, min(size[0] - 1 - bottom, high)), (before, min(size[1] - 1 - right, wide))
+    padded = np.pad(crop, rims)
+    clean = remove_specks(padded, min_area)
+    if np.array_equal(clean, padded):
         return crop, box, True
     rows, columns = np.flatnonzero(clean.any(axis=1)), np.flatnonzero(clean.any(axis=0))
     inner = np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.int64)
-    return clean[window_of(inner)], inner + np.array([left, top, left, top]), False
+    return clean[window_of(inner)], inner + np.array([left - before, top - above] * 2), False
