@@ -60,8 +60,10 @@ class _Scene:
     def unit_codes(self) -> Tensor:
         return self._training.unit_codes()
 
-    def render_codes(self, camera: Photo) -> Tensor:
-        return self._training.blend(camera)
+    def blend(self, camera: Photo, values: Tensor, only: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        # The training blends its own codes, which are what the field gives as values.
+        del only
+        return self._training.blend(camera).flatten(-2), values.new_zeros(0)
 
 
 @torch.no_grad()

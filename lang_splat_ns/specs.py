@@ -15,6 +15,7 @@ from nerfstudio.plugins.types import MethodSpecification
 
 from lang_splat_ns import compat
 from lang_splat_ns.langsplat.model import LangSplatModelConfig
+from lang_splat_ns.langsplat_lift.model import LangSplatLiftModelConfig
 from lang_splat_ns.plugin.datamanager import LanguageDataManagerConfig, SplatDataManagerConfig
 from lang_splat_ns.plugin.pipeline import LanguagePipelineConfig, SplatPipelineConfig
 from lang_splat_ns.plugin.trainer import SafeTrainerConfig
@@ -85,4 +86,18 @@ langsplat = MethodSpecification(
         **trainer_options(),
     ),
     description="LangSplat (Qin et al. 2024): Gaussians that answer text, geometry and language in one run.",
+)
+
+langsplat_lift = MethodSpecification(
+    config=SafeTrainerConfig(
+        method_name="langsplat-lift",
+        max_num_iterations=GEOMETRY_STEPS,
+        pipeline=LanguagePipelineConfig(
+            datamanager=LanguageDataManagerConfig(dataparser=NerfstudioDataParserConfig(load_3D_points=True)),
+            model=LangSplatLiftModelConfig(),
+        ),
+        optimizers=geometry_optimizers(),
+        **trainer_options(),
+    ),
+    description="Language lifted onto 3DGS in seconds, without training it: answers text, gives objects out.",
 )

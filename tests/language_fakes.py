@@ -56,3 +56,6 @@ class FakeField:
 
     def select(self, query: Query) -> Selection:
         raise NotSplatError("a fake has no Gaussians")
+
+    def silhouettes(self, camera: Any, masks: torch.Tensor) -> torch.Tensor:
+        raise NotSplatError("a fake has no Gaussians")

@@ -16,6 +16,18 @@ def langsplat_config(scene: Path, out: Path, geometry: int = 60, language: int =
     """A langsplat configuration that trains in seconds."""
     config: Any = copy.deepcopy(specs.langsplat.config)
     shorten(config, geometry, language)
+    config.pipeline.model.autoencoder_epochs = 3
+    return _tiny(config, scene, out)
+
+
+def lift_config(scene: Path, out: Path, geometry: int = 60) -> Any:
+    """A langsplat-lift configuration that trains in seconds."""
+    config: Any = copy.deepcopy(specs.langsplat_lift.config)
+    shorten(config, geometry)
+    return _tiny(config, scene, out)
+
+
+def _tiny(config: Any, scene: Path, out: Path) -> Any:
     config.output_dir, config.experiment_name, config.vis = out, "tiny", "tensorboard"
     config.timestamp = "run"
     config.steps_per_eval_image = config.steps_per_eval_all_images = 10**6
@@ -23,7 +35,6 @@ def langsplat_config(scene: Path, out: Path, geometry: int = 60, language: int =
     config.pipeline.datamanager.segmenter = "felzenszwalb"
     config.pipeline.datamanager.encoder = "colour-words"
     config.pipeline.datamanager.cache_dir = out / "cache"
-    config.pipeline.model.autoencoder_epochs = 3
     config.pipeline.model.queries = ("red",)
     return config
 

@@ -70,7 +70,7 @@ def test_select_gives_one_row_per_prompt_and_gaussian(run: Path) -> None:
     model = open_run(run / "config.yml").pipeline.model
     selection = model.language_field().select(Query(("red", "blue")))
     assert selection.scores.shape == selection.mask.shape == (2, model.num_points)
-    with pytest.raises(UserError, match="No level"):
+    with pytest.raises(UserError, match="no level"):
         model.language_field().select(Query(("red",), level="huge"))
 
 

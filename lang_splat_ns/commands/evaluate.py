@@ -25,6 +25,9 @@ class Evaluate:
     prompt_language: Literal["en", "zh"] | None = None
     """Language in which the labelled prompts are asked; zh asks label/queries_zh.json. By default the run's own."""
 
+    query_mode: Literal["scalar", "feature"] | None = None
+    """How prompts are answered, where the method has a choice: scalar or feature. By default the run's own."""
+
     def run(self) -> None:
         """Load, score, write."""
         from lang_splat_ns.commands.options import parse_threshold
@@ -39,7 +42,7 @@ class Evaluate:
 
         run = open_run(self.load_config)
         scores = run.pipeline.evaluate_language(
-            self.prompt_language, level=self.level, threshold=threshold, negatives=negatives
+            self.prompt_language, self.query_mode, level=self.level, threshold=threshold, negatives=negatives
         )
         if scores is None:
             raise UserError(f"{run.config.pipeline.datamanager.data}: no label folder, so there is nothing to score.")

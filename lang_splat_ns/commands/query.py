@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -28,6 +28,8 @@ class QueryRun:
     """Relevancy above which a place belongs to the prompt; auto adapts to the prompt's peak."""
     frame: str | None = None
     """Name of the photo whose view is rendered; by default the first held-out one."""
+    query_mode: Literal["scalar", "feature"] | None = None
+    """How prompts are answered, where the method has a choice: scalar or feature. By default the run's own."""
     reranker: str | None = None
     """A second opinion on each mask: qwen3-vl, a multimodal language model, looks at its best regions in the photo and
     takes out what it says no to (lang-splat weights fetch qwen3-vl). Answers are kept in the feature cache."""
@@ -48,7 +50,8 @@ class QueryRun:
         from lang_splat_ns.plugin.answers import answer_query
         from lang_splat_ns.plugin.runs import open_run
 
-        answer = answer_query(open_run(self.load_config), query, self.frame, self.out, self.reranker)
+        run = open_run(self.load_config)
+        answer = answer_query(run, query, self.frame, self.out, reranker=self.reranker, query_mode=self.query_mode)
         for prompt in answer["prompts"]:
             CONSOLE.print(
                 f"{prompt['text']}: {prompt['score']:.3f} at level {prompt['level']}, "

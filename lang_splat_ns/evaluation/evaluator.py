@@ -16,6 +16,7 @@ import torch
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation import metrics
 from lang_splat_ns.evaluation.scores import LanguageScores, Row, summarise
+from lang_splat_ns.evaluation.selected import score_in_3d
 from lang_splat_ns.language.field import LanguageField, Level, Query, RelevancyMaps
 from lang_splat_ns.language.relevancy import Threshold, mask_of_smoothed, resolve_threshold, smooth
 from lang_splat_ns.language.text import refused_texts
@@ -107,6 +108,7 @@ def evaluate(
             unit = _score(frame, row, answer, threshold)
             if on_answer is not None:
                 on_answer(unit)
+        score_in_3d(field, frame.camera, query, [row for row in asked if row["present"]], frame.masks)
     return LanguageScores(summarise(table), table, tuple(field.levels))
 
 

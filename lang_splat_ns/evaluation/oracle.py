@@ -59,8 +59,6 @@ class OracleField:
             UserError: the level is none of the field's, or the photo was never extracted.
         """
         features = self._features(camera)
-        if query.level != "auto" and query.level not in self.levels:
-            raise UserError(f"There is no level '{query.level}': this field has {', '.join(self.levels)}.")
         positives, negatives = self._texts.embed(query.positives), self._texts.negatives(query.negatives)
         temperature = self._texts.temperature
         painted = [
@@ -68,13 +66,15 @@ class OracleField:
             for labels, rows in zip(features.label_maps.labels, features.embeddings, strict=True)
         ]
         values = torch.stack(painted, dim=1)  # [Q, L, H, W]
-        fixed = query.level != "auto"
-        chosen = (self.levels.index(query.level),) * len(values) if fixed else choose_level(values)
-        return RelevancyMaps(values, chosen, self.levels)
+        return RelevancyMaps(values, choose_level(values, query.level, self.levels), self.levels)
 
     def select(self, query: Query) -> Selection:
         """Not possible: a photo has no Gaussians."""
         raise NotSplatError("The 2D oracle has no Gaussians to select: it looks at photos only.")
+
+    def silhouettes(self, camera: Any, masks: Tensor) -> Tensor:
+        """Not possible either."""
+        raise NotSplatError("The 2D oracle has no Gaussians to draw: it looks at photos only.")
 
 
 def paint(per_region: Tensor, labels: Tensor) -> Tensor:

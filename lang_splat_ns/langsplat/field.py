@@ -7,58 +7,57 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lang_splat_ns.language.field import Query, RelevancyMaps, Selection
-from lang_splat_ns.language.relevancy import choose_level, relevancy, resolve_threshold
-from lang_splat_ns.language.text import TextCache
-from lang_splat_ns.perception.encoders import Encoder
+from lang_splat_ns.language.field import Query, RelevancyMaps
+from lang_splat_ns.language.relevancy import choose_level, relevancy
+from lang_splat_ns.language.splat_field import SplatField
 
 if TYPE_CHECKING:
     from lang_splat_ns.langsplat.model import LangSplatModel
 
 
-class LangSplatField:
+class LangSplatField(SplatField):
     """The `LanguageField` of a trained LangSplat model."""
 
-    def __init__(self, model: LangSplatModel) -> None:
-        self._model = model
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder that made the features and embeds the prompts."""
-        return self._texts().encoder
+    _model: LangSplatModel
 
     @property
     def levels(self) -> tuple[str, ...]:
         """Names of the levels, coarse to fine."""
         return self._model.require_language().levels
 
-    def relevancy(self, camera: Any, query: Query) -> RelevancyMaps:
-        """Relevancy maps of one nerfstudio camera; see `LanguageField.relevancy`."""
-        return self.relevancy_of(self._model.render_codes(camera), query)
+    def channels(self, query: Query | None) -> Tensor:
+        """The unit codes of all levels, whatever is asked: [N, L * code_dim]."""
+        return self._model.unit_codes().flatten(1)
+
+    def answer(self, camera: Any, blended: Tensor, query: Query) -> RelevancyMaps:
+        """Relevancy of what was blended: [H, W, L * code_dim]."""
+        return self.relevancy_of(self._by_level(blended), query)
 
     def relevancy_of(self, codes: Tensor, query: Query) -> RelevancyMaps:
         """Relevancy of blended codes [H, W, L, C]; where nothing was hit it is 0."""
         height, width = codes.shape[:2]
-        values = self._compare(codes.reshape(-1, *codes.shape[2:]), query)
-        return self._maps(values.reshape(*values.shape[:2], height, width), query)
+        flat = self._compare(codes.reshape(-1, *codes.shape[2:]), query)
+        values = flat.reshape(*flat.shape[:2], height, width)
+        return RelevancyMaps(values, choose_level(values, query.level, self.levels), self.levels)
 
-    def select(self, query: Query) -> Selection:
-        """Gaussians whose own code answers the query at the level that suits it best."""
-        scores = self._compare(self._model.unit_codes(), query)  # [Q, L, N]
-        chosen = self._choose(scores[..., None], query)
-        best = torch.stack([scores[prompt, level] for prompt, level in enumerate(chosen)])
-        limits = [resolve_threshold(float(row.max()) if row.numel() else 0.0, query.threshold) for row in best]
-        return Selection(best, torch.stack([row > limit for row, limit in zip(best, limits, strict=True)]), chosen)
+    def scores(self, query: Query) -> Tensor:
+        """Relevancy of each Gaussian's own code: [Q, L, N]."""
+        return self._compare(self._model.unit_codes(), query)
 
-    def _texts(self) -> TextCache:
-        self._model.require_language()
-        return self._model.texts()
+    def colors(self, blended: Tensor) -> Tensor:
+        """The coarsest level's codes as colours: [H, W, 3]."""
+        unit = torch.nn.functional.normalize(self._by_level(blended)[..., 0, :], dim=-1)
+        padded = torch.nn.functional.pad(unit, (0, max(0, 3 - unit.shape[-1])))
+        return (padded[..., :3] + 1) / 2
+
+    def _by_level(self, blended: Tensor) -> Tensor:
+        return blended.unflatten(-1, (len(self.levels), -1))
 
     def _compare(self, codes: Tensor, query: Query) -> Tensor:
         """Relevancy [Q, L, M] of codes [M, L, C]."""
-        texts, decoder = self._texts(), self._model.require_language().autoencoder
+        texts, decoder = self._model.texts(), self._model.require_language().autoencoder
         positives = texts.embed(query.positives, codes.device)
-        negatives = texts.embed(query.negatives or texts.encoder.negatives, codes.device)
+        negatives = texts.negatives(query.negatives, codes.device)
         levels = []
         for level in range(codes.shape[1]):
             chunks = decoder.decode_in_chunks(codes[:, level])
@@ -66,15 +65,3 @@ class LangSplatField:
             # A code of length zero means that no Gaussian with language was hit there.
             levels.append(scores * (codes[:, level].square().sum(-1) > 1e-8))
         return torch.stack(levels, dim=1)
-
-    def _maps(self, values: Tensor, query: Query) -> RelevancyMaps:
-        return RelevancyMaps(values, self._choose(values, query), self.levels)
-
-    def _choose(self, values: Tensor, query: Query) -> tuple[int, ...]:
-        if query.level == "auto":
-            return choose_level(values)
-        if query.level not in self.levels:
-            from lang_splat_ns.errors import UserError
-
-            raise UserError(f"No level {query.level!r}; this scene has auto, {', '.join(self.levels)}.")
-        return (self.levels.index(query.level),) * len(query.positives)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from torch import Tensor
 
@@ -16,16 +15,15 @@ from lang_splat_ns.errors import UserError
 from lang_splat_ns.langsplat.field import LangSplatField
 from lang_splat_ns.langsplat.targets import CodeTargets, all_embeddings, code_loss
 from lang_splat_ns.language.autoencoder import SceneAutoencoder, fit_autoencoder
-from lang_splat_ns.language.text import TextCache
+from lang_splat_ns.language.field import QueryMode
 from lang_splat_ns.plugin.frame_features import FrameFeatureSource
-from lang_splat_ns.plugin.prompts import Prompts, TextSide, prompt_outputs, unit_colors
-from lang_splat_ns.splatting.model import GaussianSplattingModel, GaussianSplattingModelConfig
+from lang_splat_ns.plugin.language_model import LanguageSplatModel, LanguageSplatModelConfig
 
 PARAMETER = "language_features"
 
 
 @dataclass
-class LangSplatModelConfig(GaussianSplattingModelConfig):
+class LangSplatModelConfig(LanguageSplatModelConfig):
     """Configuration of LangSplat."""
 
     _target: type = field(default_factory=lambda: LangSplatModel)
@@ -39,8 +37,6 @@ class LangSplatModelConfig(GaussianSplattingModelConfig):
     """Learning rate of the scene autoencoder."""
     autoencoder_batch: int = 64
     """Embeddings per step of the scene autoencoder."""
-    queries: tuple[str, ...] = ()
-    """Prompts that every render answers (relevancy_0, composited_0, ...), for example for ns-render."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Language:
     encoder_id: str
 
 
-class LangSplatModel(GaussianSplattingModel):
+class LangSplatModel(LanguageSplatModel):
     """3DGS whose Gaussians carry one unit code per level, composited like colour (Qin et al. 2024, section 3).
 
     All levels are trained in one pass: their losses share no parameter, so the result is that of three runs.
@@ -65,20 +61,20 @@ class LangSplatModel(GaussianSplattingModel):
         super().populate_modules()
         self.language_features = torch.nn.Parameter(torch.zeros(0, 0))  # [N, L * code_dim]
         self.autoencoder: SceneAutoencoder | None = None
-        self._about_language: dict[str, Any] | None = None
         self._targets: CodeTargets | None = None
-        self.text_side = TextSide("open_clip", "cpu")
-        self.prompts = Prompts(self.texts, tuple(self.config.queries))
 
     # ---- The language part ----
 
-    def language_field(self) -> LangSplatField:
-        """The model as the viewer, the evaluator and the commands know it."""
-        return LangSplatField(self)
+    def language_field(self, query_mode: QueryMode | None = None) -> LangSplatField:
+        """The model as the viewer, the evaluator and the commands know it; it only has the mode `feature`.
 
-    def has_language(self) -> bool:
-        """True once the language part exists."""
-        return self._about_language is not None
+        Raises:
+            UserError: there is no language part yet, or another mode is asked for.
+        """
+        if query_mode == "scalar":
+            raise UserError("langsplat compares features after they are blended; only langsplat-lift knows scalar.")
+        self.require_language()
+        return LangSplatField(self)
 
     def require_language(self) -> Language:
         """The language part.
@@ -86,33 +82,21 @@ class LangSplatModel(GaussianSplattingModel):
         Raises:
             UserError: its training has not begun.
         """
-        if self.autoencoder is None or self._about_language is None:
-            raise UserError(
-                f"This run has no language features yet: it stands at step {self.step}, and they are trained from "
-                f"step {self.first_language_step()} on; continue it with --load-dir."
-            )
-        about = self._about_language
+        about = self.about_language()
+        assert self.autoencoder is not None, "a language part has an autoencoder"
         return Language(self.autoencoder, tuple(about["levels"]), about["encoder_id"])
 
-    def texts(self) -> TextCache:
-        """The text side, which is that of the encoder that made the features, once there are any.
-
-        Raises:
-            UserError: it cannot be built, or is another one.
-        """
-        return self.text_side.cache(self._about_language["encoder_id"] if self._about_language else None)
+    def why_no_language(self) -> str:
+        """From which step on prompts are answered."""
+        return (
+            f"This run has no language features yet: it stands at step {self.step}, and they are trained from step "
+            f"{self.first_language_step()} on; continue it with --load-dir."
+        )
 
     def unit_codes(self) -> Tensor:
         """Unit codes of all Gaussians: [N, L, code_dim]."""
         levels = len(self.require_language().levels)
         return torch.nn.functional.normalize(self.language_features.reshape(-1, levels, self.config.code_dim), dim=-1)
-
-    @torch.no_grad()
-    def render_codes(self, camera: Cameras) -> Tensor:
-        """Blended codes of one camera: [H, W, L, code_dim]."""
-        codes = self.unit_codes()
-        image, _ = self.splat(camera.to(self.device), with_color=False, extra=codes.flatten(1))
-        return image.reshape(*image.shape[:2], *codes.shape[1:])
 
     # ---- Training ----
 
@@ -192,35 +176,7 @@ class LangSplatModel(GaussianSplattingModel):
         target, valid = self._targets(int(batch["image_idx"]), *codes.shape[:2])
         return {"language_loss": code_loss(codes, target, valid)}
 
-    # ---- Rendering ----
-
-    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """3DGS's outputs, `features_pca`, and for each active prompt `relevancy_<i>` and `composited_<i>`."""
-        if not self.has_language():
-            return super().get_outputs_for_camera(camera, obb_box)
-        self.set_crop(obb_box)
-        with torch.no_grad():
-            codes = self.unit_codes()
-            image, alpha = self.splat(camera.to(self.device), with_depth=True, extra=codes.flatten(1))
-            outputs = self.image_outputs(camera, image[..., :4], alpha, with_depth=True)
-            blended = image[..., 4:].reshape(*image.shape[:2], *codes.shape[1:])
-            colors = unit_colors(blended[..., 0, :])
-            outputs["features_pca"] = torch.lerp(outputs["background"], colors, alpha)
-            query = self.prompts.active()
-            if query is not None:
-                outputs |= prompt_outputs(self.language_field().relevancy_of(blended, query), outputs["rgb"])
-        return outputs
-
     # ---- State ----
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """3DGS's state and what the language part was made with."""
-        return super().get_extra_state() | {"language": self._about_language}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore what `get_extra_state` gave."""
-        super().set_extra_state(state)
-        self._about_language = state.get("language")
 
     def load_state_dict(self, state: dict[str, Any], **kwargs: Any) -> Any:
         """Load a checkpoint's model state, giving the language part the shape that it has there.

@@ -14,6 +14,10 @@ Level = str
 """A level's name, for example "whole", or "auto"."""
 
 
+QueryMode = Literal["scalar", "feature"]
+"""scalar: relevancy of every Gaussian, then blended. feature: features are blended, then compared with the prompt."""
+
+
 @dataclass(frozen=True)
 class Query:
     """Prompts and how to read them.
@@ -83,4 +87,8 @@ class LanguageField(Protocol):
 
     def select(self, query: Query) -> Selection:
         """Gaussians that answer the query. Raises `NotSplatError` for a method without Gaussians."""
+        ...
+
+    def silhouettes(self, camera: Any, masks: Tensor) -> Tensor:
+        """Alpha of each selection of Gaussians [Q, N], drawn alone: float [Q, H, W]. Raises as `select` does."""
         ...

@@ -8,6 +8,7 @@ make every prompt present somewhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -96,16 +97,26 @@ def smooth(maps: Tensor) -> Tensor:
     return (maps + flat.reshape(maps.shape)) / 2
 
 
-def choose_level(maps: Tensor) -> tuple[int, ...]:
-    """For each prompt the level whose raw map has the highest peak; the coarsest of equals.
+def choose_level(maps: Tensor, level: str = "auto", levels: Sequence[str] = ()) -> tuple[int, ...]:
+    """For each prompt the level that answers it: the given one, or that with the highest raw peak.
 
     Args:
-        maps: float [Q, L, H, W], raw relevancy, levels coarse to fine.
+        maps: float [Q, L, ...], raw relevancy of pixels or Gaussians, levels coarse to fine.
+        level: name of a level, or "auto" for the highest peak, of equals the coarsest.
+        levels: the L names.
 
     Returns:
         Q indices into the level axis.
+
+    Raises:
+        UserError: there is no level of that name.
     """
-    return tuple(maps.flatten(2).amax(-1).argmax(-1).tolist())
+    if level == "auto":
+        flat = maps.flatten(2)
+        return tuple(flat.amax(-1).argmax(-1).tolist()) if flat.shape[-1] else (0,) * len(maps)
+    if level not in levels:
+        raise UserError(f"There is no level {level!r}: this scene has {', '.join(levels)}, or take 'auto'.")
+    return (tuple(levels).index(level),) * len(maps)
 
 
 def auto_threshold(peak: float, fraction: float = AUTO_FRACTION) -> float:

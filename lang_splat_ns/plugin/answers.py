@@ -14,14 +14,22 @@ from torch import Tensor
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation.pictures import relevancy_overlay, write_png
 from lang_splat_ns.files import write_text
-from lang_splat_ns.language.field import Query, RelevancyMaps
+from lang_splat_ns.language.field import Query, QueryMode, RelevancyMaps
 from lang_splat_ns.language.relevancy import mask_of_smoothed, resolve_threshold, smooth
 from lang_splat_ns.language.text import refused_texts
 from lang_splat_ns.plugin.runs import Run, frame_camera
 from lang_splat_ns.plugin.second_opinion import Judge, open_second_opinion, view_judge
 
 
-def answer_query(run: Run, query: Query, frame: str | None, out: Path, reranker: str | None = None) -> dict[str, Any]:
+def answer_query(
+    run: Run,
+    query: Query,
+    frame: str | None,
+    out: Path,
+    *,
+    reranker: str | None = None,
+    query_mode: QueryMode | None = None,
+) -> dict[str, Any]:
     """Ask a run, write `<i>_overlay.png`, `<i>_mask.png` and `query.json` to `out`, and return the JSON's content.
 
     Files are numbered, never named by prompts.
@@ -32,13 +40,14 @@ def answer_query(run: Run, query: Query, frame: str | None, out: Path, reranker:
         frame: photo whose view is rendered; None is the first evaluation photo.
         out: folder for the files.
         reranker: name of a reranker that judges the masks' regions, see `language.reranker`; None asks nobody.
+        query_mode: how the method answers, where it has a choice; None is the run's own.
 
     Raises:
         UserError: a prompt means nothing to the encoder, the photo or level does not exist, or the reranker cannot be
             had.
     """
     opinion = open_second_opinion(run, reranker) if reranker else None
-    field = run.pipeline.model.language_field()
+    field = run.pipeline.model.language_field(query_mode)
     refused = refused_texts(field.encoder, [*query.positives, *query.negatives])
     if refused:
         raise UserError("; ".join(refused.values()))

@@ -32,7 +32,7 @@ from lang_splat_ns.perception.feature_store import open_store
 from lang_splat_ns.perception.segmenters import LabelMaps, Segmenter, default_segmenter, make_segmenter
 from lang_splat_ns.plugin.undistort import undistort, undistort_ids
 
-LABEL_MEMORY_BYTES = 1 << 30
+LABEL_MEMORY_BYTES = 1 << 28
 """Label maps are kept in memory up to this size; the rest are read again from the store."""
 
 T = TypeVar("T")

@@ -17,6 +17,7 @@ from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation.evaluator import evaluate
 from lang_splat_ns.evaluation.scores import LanguageScores
 from lang_splat_ns.files import write_text
+from lang_splat_ns.language.field import QueryMode
 from lang_splat_ns.language.text import refused_texts
 from lang_splat_ns.plugin import random_state
 from lang_splat_ns.plugin.datamanager import LanguageDataManagerConfig, SplatDataManagerConfig
@@ -109,15 +110,14 @@ class LanguagePipeline(SplatPipeline):
 
     def __init__(self, config: LanguagePipelineConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
+        self.model.run_dir = config.run_dir
         self._connect_text_side()
         self._boxes = boxes = PromptBoxes(self.model.prompts, self._why_no_answers)
         # The viewer looks for elements among the attributes, and shows them in the order of these names.
         self.prompt_box, self.prompt_negatives, self.prompt_status = boxes.positives, boxes.negatives, boxes.status
 
     def _why_no_answers(self) -> str:
-        if self.model.has_language():
-            return ""
-        return f"Answers come from step {self.model.first_language_step()} on, when the language part begins."
+        return "" if self.model.has_language() else self.model.why_no_language()
 
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
         """Load a checkpoint's state; queries that its encoder cannot answer any more are dropped with a warning.
@@ -167,11 +167,14 @@ class LanguagePipeline(SplatPipeline):
         with self.model.prompts.silenced():
             return super().get_average_eval_image_metrics(step, output_path, get_std)
 
-    def evaluate_language(self, prompt_language: PromptLanguage | None = None, **options: Any) -> LanguageScores | None:
+    def evaluate_language(
+        self, prompt_language: PromptLanguage | None = None, query_mode: QueryMode | None = None, **options: Any
+    ) -> LanguageScores | None:
         """Scores against the labels beside the data, or None where there are none.
 
         Args:
             prompt_language: language in which the labels' prompts are asked; None is the run's own choice.
+            query_mode: how prompts are answered, where the method has a choice; None is the run's own.
             options: as in `evaluate`.
 
         Raises:
@@ -186,7 +189,9 @@ class LanguagePipeline(SplatPipeline):
             CONSOLE.print("[yellow]No evaluation photo has a label file, so there are no language scores.[/yellow]")
             return None
         self.eval()
-        scores = evaluate(self.model.language_field(), frames, labels.absent, translations=translations, **options)
+        scores = evaluate(
+            self.model.language_field(query_mode), frames, labels.absent, translations=translations, **options
+        )
         self.train()
         return scores
 

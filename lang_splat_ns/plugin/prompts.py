@@ -153,10 +153,3 @@ def composite(rgb: Tensor, best: Tensor) -> Tensor:
     strength = ((best - 0.5) * 2).clamp(0, 1)[..., None]
     colors = apply_float_colormap(strength, "turbo")
     return torch.lerp(rgb, colors, 0.35 + 0.45 * strength).where(strength > 0, rgb * 0.6)
-
-
-def unit_colors(codes: Tensor) -> Tensor:
-    """Colours [..., 3] in 0..1 of blended codes [..., C], the same for the same code in every frame."""
-    unit = torch.nn.functional.normalize(codes, dim=-1)
-    padded = torch.nn.functional.pad(unit, (0, max(0, 3 - unit.shape[-1])))
-    return (padded[..., :3] + 1) / 2

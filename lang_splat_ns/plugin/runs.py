@@ -48,6 +48,8 @@ def open_run(load_config: Path) -> Run:
     def run_lies_here(config: Any) -> Any:
         # A run stays usable when its folder is moved or opened from elsewhere.
         config.get_base_dir = lambda: load_config.parent
+        if hasattr(config.pipeline, "run_dir"):
+            config.pipeline.run_dir = load_config.parent
         return config
 
     config, pipeline, checkpoint, _ = eval_setup(load_config, test_mode="test", update_config_callback=run_lies_here)

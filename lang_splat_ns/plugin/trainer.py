@@ -65,6 +65,7 @@ class SafeTrainer(Trainer):
         """Train until the last step, or until the user asks to stop."""
         in_main_thread = threading.current_thread() is threading.main_thread()
         previous = signal.signal(signal.SIGINT, self._on_interrupt) if in_main_thread else None
+        self.config.max_num_iterations = self._model().steps_to_train(self.config.max_num_iterations)
         try:
             super().train()
         except UserError as error:
@@ -88,10 +89,32 @@ class SafeTrainer(Trainer):
 
     def _after_train(self) -> None:
         # nerfstudio has already counted the step at which a stop was noticed, although it did not run.
-        if self._last_finished_step is None:
+        if self._last_finished_step is not None:
+            self.step = self._last_finished_step
+        elif self.config.max_num_iterations > 0:
             raise UserError("Stopped before the first step; there is nothing to save.")
-        self.step = self._last_finished_step
+        else:
+            self.step = max(self._start_step - 1, 0)
+        if self._model().has_finish() and not self.stop_training:
+            self._finish()
         super()._after_train()
+
+    def _finish(self) -> None:
+        """Let the model do what comes after its last step, when what was trained is safe on disk."""
+        self.save_checkpoint(self.step)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        previous = signal.signal(signal.SIGINT, signal.default_int_handler) if in_main_thread else None
+        try:
+            self.pipeline.eval()
+            self._model().finish_training(self.pipeline.datamanager, self.base_dir)
+        except KeyboardInterrupt:
+            CONSOLE.print(f"Stopped. The checkpoint of step {self.step} is kept. {self._model().why_no_language()}")
+        finally:
+            if in_main_thread:
+                signal.signal(signal.SIGINT, previous)
+
+    def _model(self) -> Any:
+        return self.pipeline.model
 
     def _train_complete_viewer(self) -> None:
         # The viewer stays open until Ctrl-C, which has no step to wait for any more.

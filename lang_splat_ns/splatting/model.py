@@ -140,6 +140,7 @@ class GaussianSplattingModel(SplatfactoModel):
         with_color: bool = True,
         with_depth: bool = False,
         extra: Tensor | None = None,
+        only: Tensor | None = None,
         densify: bool = False,
         frozen: bool = False,
     ) -> tuple[Tensor, Tensor]:
@@ -150,6 +151,7 @@ class GaussianSplattingModel(SplatfactoModel):
             with_color: begin with the three colour channels.
             with_depth: append one channel, the blended distance along the optical axis.
             extra: [N, E] channels per Gaussian that are blended along, appended last.
+            only: bool [N], Gaussians that are drawn; None draws all.
             densify: record what the densification strategy needs from this render.
             frozen: let gradients reach `extra` only.
 
@@ -157,7 +159,7 @@ class GaussianSplattingModel(SplatfactoModel):
             Image [H, W, 3 + 1 + E], not yet divided by or composited with alpha, and alpha [H, W, 1].
         """
         viewmat, intrinsics, width, height = self._view(camera)
-        kept = self._inside_crop()
+        kept = _both(self._inside_crop(), only)
         chosen = self.gaussians().tensors()
         if frozen:
             chosen = {name: tensor.detach() for name, tensor in chosen.items()}
@@ -193,8 +195,13 @@ class GaussianSplattingModel(SplatfactoModel):
         """Colours for the rasterizer, and the degree of the harmonics if they are harmonics."""
         if self.config.sh_degree == 0:
             return torch.sigmoid(chosen["features_dc"]), None
-        degree = min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
-        return torch.cat([chosen["features_dc"][:, None], chosen["features_rest"]], dim=1), degree
+        return torch.cat([chosen["features_dc"][:, None], chosen["features_rest"]], dim=1), self._sh_degree()
+
+    def _sh_degree(self) -> int:
+        """Degree of the harmonics in use, which rises during training; finished Gaussians use all of theirs."""
+        if self.config.init_from is not None:
+            return self.config.sh_degree
+        return min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
 
     def _view(self, camera: Cameras) -> tuple[Tensor, Tensor, int, int]:
         """World-to-camera (OpenCV) [4, 4], intrinsics [3, 3] and size at the current training resolution.
@@ -229,6 +236,22 @@ class GaussianSplattingModel(SplatfactoModel):
     def learns_geometry(self, step: int) -> bool:
         """True while `step` belongs to the phase that moves Gaussians."""
         return True
+
+    def steps_to_train(self, wanted: int) -> int:
+        """How many steps a training of `wanted` steps has for this model."""
+        return wanted
+
+    def has_finish(self) -> bool:
+        """True if `finish_training` does something."""
+        return False
+
+    def finish_training(self, datamanager: Any, run_dir: Path) -> None:
+        """What is left to do when the last step is done, before the last checkpoint is written.
+
+        Args:
+            datamanager: of the pipeline.
+            run_dir: folder of the run.
+        """
 
     def get_image_metrics_and_images(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> tuple[dict, dict]:
         """PSNR, SSIM, LPIPS where its weights are there, and the photo beside the render."""
@@ -272,6 +295,12 @@ class GaussianSplattingModel(SplatfactoModel):
             parameter.data = torch.zeros_like(state[key], device=parameter.device)
         # SplatfactoModel's own method would replace the parameters that the optimizers hold.
         return torch.nn.Module.load_state_dict(self, state, **kwargs)
+
+
+def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
 
 
 def _expected_depth(weighted: Tensor, alpha: Tensor) -> Tensor:

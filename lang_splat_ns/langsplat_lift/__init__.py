@@ -1,0 +1,1 @@
+"""langsplat-lift: language on finished Gaussians in closed form, from the rasterizer's own weights."""

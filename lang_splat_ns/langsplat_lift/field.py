@@ -1,0 +1,120 @@
+"""Answers of a lifted scene: a prompt is compared with the codebook, and what comes out is splatted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lang_splat_ns.language.codebook import Codebook, gaussian_scores
+from lang_splat_ns.language.field import Query, QueryMode, RelevancyMaps
+from lang_splat_ns.language.relevancy import choose_level, relevancy
+from lang_splat_ns.language.splat_field import SplatField, Splatter
+
+_NEGLIGIBLE = 1e-5
+"""Singular values below this share of the largest are left out of a codebook's basis."""
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """The channels of the last query, which the viewer asks for again with every camera."""
+
+    query: Query | None
+    channels: Tensor
+
+
+class LiftedField(SplatField):
+    """The `LanguageField` of a codebook per level.
+
+    Two ways to answer. `scalar` compares every entry with the prompt and blends the numbers: a few channels, and the
+    answer belongs to the Gaussians, whatever the view. `feature` blends the features themselves and compares then, as
+    the papers do. Relevancy is not linear, so the two differ where Gaussians of different objects share a pixel.
+
+    Args:
+        model: whose Gaussians they are.
+        codebooks: one per level, coarse to fine.
+        levels: names of the levels.
+        mode: how prompts are answered.
+    """
+
+    def __init__(self, model: Splatter, codebooks: Sequence[Codebook], levels: Sequence[str], mode: QueryMode) -> None:
+        super().__init__(model)
+        self._codebooks, self._levels, self._mode = tuple(codebooks), tuple(levels), mode
+        self._last: _Remembered | None = None
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of the levels, coarse to fine."""
+        return self._levels
+
+    def channels(self, query: Query | None) -> Tensor:
+        """Colours, and in the mode `scalar` the prompts' scores at all levels: [N, 3 + Q * L]."""
+        last = self._last
+        if last is None or last.query != query:
+            parts = [self._gaussian_colors]
+            if query is not None and self._mode == "scalar":
+                parts.append(self.scores(query).flatten(0, 1).T)
+            # One assignment, since a render may be interrupted at any line.
+            self._last = last = _Remembered(query, torch.cat(parts, dim=1))
+        return last.channels
+
+    def answer(self, camera: Any, blended: Tensor, query: Query) -> RelevancyMaps:
+        """Relevancy of what was blended [H, W, 3 + Q * L]; the mode `feature` blends its features for it."""
+        if self._mode == "feature":
+            values = torch.stack([self._by_features(camera, book, query) for book in self._codebooks], dim=1)
+        else:
+            values = blended[..., 3:].unflatten(-1, (len(query.positives), -1)).permute(2, 3, 0, 1)
+        return RelevancyMaps(values, choose_level(values, query.level, self.levels), self.levels)
+
+    def scores(self, query: Query) -> Tensor:
+        """Relevancy of every Gaussian, looked up in the codebook: [Q, L, N]."""
+        return gaussian_scores(self._codebooks, *self._embedded(query), self._model.texts().temperature)
+
+    def colors(self, blended: Tensor) -> Tensor:
+        """The coarsest level's features as colours: [H, W, 3]."""
+        return blended[..., :3]
+
+    @cached_property
+    def _gaussian_colors(self) -> Tensor:
+        """Principal components of the coarsest level's entries as colours: [N, 3]."""
+        book = self._codebooks[0]
+        return book.spread(principal_colors(book.entries).T).T.contiguous()
+
+    def _embedded(self, query: Query) -> tuple[Tensor, Tensor]:
+        texts, device = self._model.texts(), self._codebooks[0].entries.device
+        return texts.embed(query.positives, device), texts.negatives(query.negatives, device)
+
+    def _by_features(self, camera: Any, book: Codebook, query: Query) -> Tensor:
+        """Relevancy of one level's composited features: [Q, H, W].
+
+        Features lie in the span of the entries, so their coordinates in it are blended: cosines are the same, and
+        there are far fewer of them than of the features' own.
+        """
+        left, strengths, basis = torch.linalg.svd(book.entries, full_matrices=False)
+        kept = strengths > _NEGLIGIBLE * strengths[0].clamp_min(_NEGLIGIBLE)
+        coordinates = F.normalize(book.spread((left * strengths)[:, kept].T).T, dim=-1)  # [N, R]
+        blended, _ = self._model.blend(camera, coordinates)
+        positives, negatives = (rows @ basis[kept].T for rows in self._embedded(query))
+        # A pixel that hardly anything covers has no evidence.
+        unit = torch.where(blended.norm(dim=-1, keepdim=True) > 1e-4, F.normalize(blended, dim=-1), 0.0)
+        return relevancy(unit, positives, negatives, self._model.texts().temperature)
+
+
+def principal_colors(entries: Tensor) -> Tensor:
+    """Colours [K, 3] in 0..1 of unit vectors [K, D] by their three main directions; grey for zero rows."""
+    known = entries.norm(dim=-1) > 0
+    colors = entries.new_full((len(entries), 3), 0.5)
+    if known.sum() > 1:
+        centred = entries[known] - entries[known].mean(0)
+        _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+        # A direction and its opposite are equally principal; the sign is settled, so that colours stay in a re-run.
+        signs = directions.gather(1, directions.abs().argmax(1, keepdim=True)).sign()
+        parts = centred @ (directions * signs)[:3].T
+        parts = parts / parts.abs().amax(0).clamp_min(1e-6)
+        colors[known, : parts.shape[1]] = (parts + 1) / 2
+    return colors

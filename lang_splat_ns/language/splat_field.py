@@ -1,0 +1,90 @@
+"""What all fields on Gaussians have in common: choosing levels, selecting Gaussians, drawing a selection alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lang_splat_ns.language.field import Query, RelevancyMaps, Selection
+from lang_splat_ns.language.relevancy import choose_level, resolve_threshold
+from lang_splat_ns.language.text import TextCache
+from lang_splat_ns.perception.encoders import Encoder
+
+
+class Splatter(Protocol):
+    """What a field needs of the model whose Gaussians it describes."""
+
+    def texts(self) -> TextCache:
+        """The text side of the encoder that made the features."""
+        ...
+
+    def blend(self, camera: Any, values: Tensor, only: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Composite values of the Gaussians [N, E] as one camera sees them, in front of nothing.
+
+        Args:
+            camera: whatever the model renders from.
+            values: what is blended. [N, E]
+            only: bool, Gaussians that are drawn; None draws all. [N]
+
+        Returns:
+            Image [H, W, E], not divided by alpha, and alpha [H, W, 1].
+        """
+        ...
+
+
+class SplatField(ABC):
+    """A `LanguageField` on Gaussians. A method says what is blended and how an answer is read off it.
+
+    Args:
+        model: whose Gaussians they are.
+    """
+
+    def __init__(self, model: Splatter) -> None:
+        self._model = model
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that made the features and embeds the prompts."""
+        return self._model.texts().encoder
+
+    @property
+    @abstractmethod
+    def levels(self) -> tuple[str, ...]:
+        """Names of the levels, coarse to fine."""
+
+    @abstractmethod
+    def channels(self, query: Query | None) -> Tensor:
+        """What must be blended to answer a query, and to draw `colors`: [N, E]."""
+
+    @abstractmethod
+    def answer(self, camera: Any, blended: Tensor, query: Query) -> RelevancyMaps:
+        """The answer, given the query's `channels` as the camera sees them [H, W, E]."""
+
+    @abstractmethod
+    def colors(self, blended: Tensor) -> Tensor:
+        """A picture of the features, the same colours for the same thing in every view: [H, W, E] -> [H, W, 3]."""
+
+    @abstractmethod
+    def scores(self, query: Query) -> Tensor:
+        """Raw relevancy of every Gaussian by itself: float [Q, L, N] in 0..1."""
+
+    def relevancy(self, camera: Any, query: Query) -> RelevancyMaps:
+        """Relevancy maps of one view; see `LanguageField.relevancy`."""
+        blended, _ = self._model.blend(camera, self.channels(query))
+        return self.answer(camera, blended, query)
+
+    def select(self, query: Query) -> Selection:
+        """Gaussians that answer the query by themselves, at the level that suits it best."""
+        scores = self.scores(query)
+        chosen = choose_level(scores, query.level, self.levels)
+        best = torch.stack([scores[prompt, level] for prompt, level in enumerate(chosen)])
+        limits = [resolve_threshold(float(row.max()) if row.numel() else 0.0, query.threshold) for row in best]
+        return Selection(best, torch.stack([row > limit for row, limit in zip(best, limits, strict=True)]), chosen)
+
+    def silhouettes(self, camera: Any, masks: Tensor) -> Tensor:
+        """Alpha of each selection [Q, N], drawn alone, with nothing in front of it: float [Q, H, W]."""
+        ones = masks.new_ones(masks.shape[1], 1, dtype=torch.float32)
+        return torch.stack([self._model.blend(camera, ones, mask)[1][..., 0] for mask in masks])
