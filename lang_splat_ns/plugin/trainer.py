@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils import writer
 
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
@@ -95,6 +96,8 @@ class SafeTrainer(Trainer):
             raise UserError("Stopped before the first step; there is nothing to save.")
         else:
             self.step = max(self._start_step - 1, 0)
+            # nerfstudio's log divides what is left here by the number of steps, which is 0.
+            writer.EVENT_STORAGE.clear()
         if self._model().has_finish() and not self.stop_training:
             self._finish()
         super()._after_train()
