@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass
 class Demo:
-    """Make a small room, train langsplat on it, ask it in words, and write a report with pictures and scores."""
+    """Make a small room, train on it, ask it in words, and write a report with pictures and scores."""
 
     out: Path = Path("lang-splat-demo")
     """Folder for everything that the demo makes."""
+    method: Literal["langsplat-lift", "langsplat"] = "langsplat-lift"
+    """How language gets onto the Gaussians: lifted in closed form, or trained as in the paper."""
     scene_only: bool = False
     """Only write the data set, to DIR itself, and stop."""
     segmenter: str = "felzenszwalb"
@@ -23,7 +26,7 @@ class Demo:
     geometry_steps: int = 900
     """Training steps for colour and geometry."""
     language_steps: int = 400
-    """Training steps for the language part."""
+    """Training steps for the language part of langsplat."""
 
     def run(self) -> None:
         """Run the demo; run again, it starts the training anew but keeps scene and perception."""
@@ -37,6 +40,7 @@ class Demo:
         run_demo(
             DemoPlan(
                 out=self.out,
+                method=self.method,
                 segmenter=self.segmenter,
                 encoder=self.encoder,
                 text=self.text,

@@ -7,7 +7,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
@@ -29,6 +29,7 @@ class DemoPlan:
     """What the demo does; the fields are those of the command."""
 
     out: Path
+    method: Literal["langsplat-lift", "langsplat"]
     segmenter: str
     encoder: str
     text: str
@@ -61,8 +62,7 @@ def run_demo(plan: DemoPlan) -> None:
         "segmenter": plan.segmenter,
         "encoder": plan.encoder,
         "geometry_steps": plan.geometry_steps,
-        "language_steps": plan.language_steps,
-    }
+    } | ({"language_steps": plan.language_steps} if plan.method == "langsplat" else {})
     CONSOLE.rule("4/4 Questions")
     answer_query(run, Query(prompts), None, plan.out / "query")
     facts["seconds"] = round(time.perf_counter() - start, 1)
@@ -83,10 +83,15 @@ def _make_scene(scene: Path) -> None:
 def _train(plan: DemoPlan, scene: Path) -> Path:
     from nerfstudio.scripts.train import main as train
 
-    from lang_splat_ns.specs import langsplat
+    from lang_splat_ns.specs import langsplat, langsplat_lift
 
-    config: Any = copy.deepcopy(langsplat.config)
-    shorten(config, plan.geometry_steps, plan.language_steps)
+    if plan.method == "langsplat":
+        config: Any = copy.deepcopy(langsplat.config)
+        shorten(config, plan.geometry_steps, plan.language_steps)
+        config.pipeline.model.autoencoder_epochs = 40
+    else:
+        config = copy.deepcopy(langsplat_lift.config)
+        shorten(config, plan.geometry_steps)
     config.output_dir, config.experiment_name = plan.out / "outputs", "demo"
     config.vis = "tensorboard"
     # The held-out views are scored once, at the end.
@@ -94,7 +99,6 @@ def _train(plan: DemoPlan, scene: Path) -> Path:
     config.pipeline.datamanager.data = scene
     config.pipeline.datamanager.segmenter = plan.segmenter
     config.pipeline.datamanager.encoder = plan.encoder
-    config.pipeline.model.autoencoder_epochs = 40
     train(config)
     return config.get_base_dir() / "config.yml"
 
