@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from lang_splat_ns.evaluation import evaluator, metrics
 from lang_splat_ns.evaluation.evaluator import LabelledFrame, UnitAnswer, evaluate
 from lang_splat_ns.evaluation.oracle import OracleField, paint, shrink
 from lang_splat_ns.evaluation.scores import summarise
-from lang_splat_ns.language.field import LanguageField, Query
+from lang_splat_ns.language.field import LanguageField, Query, Selection
 from lang_splat_ns.perception.extract import Frame, FrameFeatures
 from lang_splat_ns.perception.segmenters import LabelMaps
 
@@ -68,6 +69,27 @@ def frames() -> list[LabelledFrame]:
         LabelledFrame("one.jpg", "cam1", {"cup": CUP, "lamp": LAMP}, {"cup": [CUP], "lamp": [LAMP]}),
         LabelledFrame("two.jpg", "cam2", {"cup": CUP}, {"cup": [CUP]}),
     ]
+
+
+class SplatFake(FakeField):
+    """One Gaussian per pixel: Gaussian i is pixel i, and a selection's silhouette is the selection itself."""
+
+    SELECTED: ClassVar = {"cup": LEFT_HALF, "lamp": box(0, 0, 1, 1)}
+
+    def select(self, query: Query) -> Selection:
+        mask = torch.stack([torch.from_numpy(self.SELECTED[text]).flatten() for text in query.positives])
+        return Selection(mask.float(), mask, (0,) * len(mask))
+
+    def silhouettes(self, camera: str, masks: torch.Tensor) -> torch.Tensor:
+        return masks.reshape(-1, H, W).float()
+
+
+def test_selected_gaussians_are_scored_by_their_silhouette() -> None:
+    scores = evaluate(SplatFake(ANSWERS, LEVELS, FakeEncoder(WORDS)), frames(), ["tiger"])
+    assert [row.get("iou_3d") for row in scores.table] == [0.5, 0.0, None, 0.5, None]
+    assert scores.summary["language_miou_3d"] == pytest.approx(1 / 3)
+    assert scores.summary["language_acc25_3d"] == pytest.approx(2 / 3)
+    assert "language_miou_3d" not in evaluate(field(), frames(), []).summary, "a key that does not apply is left out"
 
 
 def test_known_maps_give_known_scores() -> None:
