@@ -12,7 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from lang_splat_ns.language.codebook import Codebook, gaussian_scores
-from lang_splat_ns.language.consensus import find_objects, median_directions
+from lang_splat_ns.language.consensus import ConsensusSettings, find_objects, median_directions
 from lang_splat_ns.language.features import dense
 from lang_splat_ns.language.lifting import LiftSettings, gate, lift, stack_embeddings
 from lang_splat_ns.splatting.view_votes import ViewVotes
@@ -133,6 +133,56 @@ def test_embeddings_must_go_with_the_votes() -> None:
 # ---- Objects ----
 
 
+def few_masks(*views: list[int]) -> Votes:
+    """Votes of some Gaussians of which every view sees the same. `views`: the mask of each Gaussian, -1 for none."""
+    stream = []
+    for number, labels in enumerate(views):
+        one_hot = np.array([[float(label == mask) for mask in range(max(labels) + 1)] for label in labels])
+        matrix = sparse.csr_array(one_hot.astype(np.float32))
+        stream.append((number, ViewVotes((matrix,), np.ones(len(labels)))))
+    return accumulate(stream)
+
+
+def test_where_most_views_draw_nothing_nothing_is() -> None:
+    """One of four views draws the mask around Gaussians 4 and 5 too, where the others have no mask."""
+    votes = few_masks([0] * 6, *[[0] * 4 + [-1] * 2] * 3)
+    believed = LiftSettings(consensus=ConsensusSettings(silence=0.0))
+    assert (dense(lift(votes, [unit_rows(4, 1)], believed)[0]).norm(dim=-1) > 0).all()
+    (book,) = lift(votes, [unit_rows(4, 1)])
+    index, weights = book.mixture()
+    nothing = (weights * (index == len(book.entries) - 1)).sum(1)
+    # Three silent views count as one and a half against one, and squared as 0.69 of all.
+    assert nothing[:4].tolist() == [0.0] * 4
+    assert nothing[4:].tolist() == pytest.approx([0.692] * 2, abs=0.004)
+
+
+def test_an_object_of_one_view_does_not_win_by_chance() -> None:
+    """Gaussians 0..2 are an object in eight views, 3..5 in one only, whose embedding happens to fit the prompt best."""
+    common, other = unit_rows(2, 5)
+    prompt = F.normalize(common + 0.2 * other, dim=-1)
+    votes = few_masks([0] * 3 + [1] * 3, *[[0] * 3 + [-1] * 3] * 7)
+    by_chance = (votes.columns[0] == (0, 1)).all(1)
+    embeddings = torch.where(torch.from_numpy(by_chance)[:, None], prompt, common)
+    fits = {}
+    for prior in (0.0, 1.0):
+        (book,) = lift(votes, [embeddings], LiftSettings(consensus=ConsensusSettings(prior=prior)))
+        assert torch.allclose(book.entries[:-1].norm(dim=-1), torch.ones(2))
+        fits[prior] = (book.entries[:-1] @ prompt).tolist()
+    many, single = fits[0.0]
+    assert single > many
+    assert fits[1.0][1] - fits[1.0][0] < 0.85 * (single - many)
+    assert fits[1.0][0] - many < 0.2 * (single - many)
+
+
+def test_sharpness_favours_the_main_object() -> None:
+    """Three of four views have Gaussian 9 with the first object, and one with the second."""
+    votes = few_masks(*[[0] * 10 + [1] * 10] * 3, [0] * 9 + [1] * 11)
+    for sharpness, expected in ((1.0, 0.75), (2.0, 0.9)):
+        (book,) = lift(votes, [unit_rows(8, 2)], LiftSettings(consensus=ConsensusSettings(sharpness=sharpness)))
+        _, weights = book.mixture()
+        assert float(weights[9, 0]) == pytest.approx(expected, abs=0.004)
+
+
 class World:
     """Twelve objects of 40 Gaussians, seen in 20 views by a segmenter that makes mistakes.
 
@@ -220,7 +270,8 @@ def test_consensus_beats_the_mean_where_views_err(world: World) -> None:
 
 def test_consensus_is_a_codebook_with_the_largest_object_first(world: World) -> None:
     (book,) = lift(world.votes, [world.embeddings])
-    assert isinstance(book, Codebook) and len(book.entries) == world.objects
+    assert isinstance(book, Codebook) and len(book.entries) == world.objects + 1
+    assert (book.entries[-1] == 0).all() and (book.entries[:-1].norm(dim=-1) > 0).all()
     first = book.index[:, 0].numpy()
     assert all(len(set(first[world.owner == thing])) == 1 for thing in range(world.objects))
     things = [world.owner[first == entry][0] for entry in range(world.objects)]

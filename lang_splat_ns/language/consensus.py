@@ -47,6 +47,15 @@ class ConsensusSettings:
     """A view that sees less of a Gaussian than this share of what its best view sees does not count for it."""
     places: int = 2
     """Objects that one Gaussian may be part of."""
+    sharpness: float = 2.0
+    """Power of a Gaussian's votes in its shares. Above 1 its main object prevails, so that borders stay crisp."""
+    silence: float = 0.5
+    """What a Gaussian's pixels that lie in no mask count as votes for no object at all, compared with a mask's pixels.
+    0 ignores them, and then whatever a single view has drawn too large keeps what it took from where others drew
+    nothing."""
+    prior: float = 1.0
+    """Views that the level's mean feature counts as in each object's feature: an object of few views is known badly
+    and moves towards what is common, so that it does not win by chance. 0 believes a single view like many."""
     sample: int = 50_000
     """Gaussians by which masks are compared; evenly spaced if there are more."""
 
@@ -110,20 +119,26 @@ def find_objects(matrix: sparse.csr_array, views: np.ndarray, settings: Consensu
 
 
 def lift_objects(
-    matrix: sparse.csr_array, views: np.ndarray, embeddings: Tensor, settings: ConsensusSettings | None = None
+    matrix: sparse.csr_array,
+    views: np.ndarray,
+    embeddings: Tensor,
+    visible: np.ndarray,
+    settings: ConsensusSettings | None = None,
 ) -> Codebook:
     """One feature per object, and for each Gaussian the objects that it is part of.
 
     An object's feature is the median direction of its masks' embeddings, in which a mask counts the more, the more of
-    the object it shows and the larger it is in its image. A Gaussian's weights are its votes for the objects; those
-    that only one view has seen come into play where there are no others.
+    the object it shows and the larger it is in its image; see also `ConsensusSettings.prior`. A Gaussian's weights are
+    its votes for the objects; those that only one view has seen come into play where there are no others.
 
     Args:
         matrix, views, settings: as in `find_objects`.
         embeddings: of the columns, float32 [M, D], unit rows; zero rows are no evidence.
+        visible: what the views see of each Gaussian, in a mask or not, in the unit of the matrix. [N]
 
     Returns:
-        Entries are the objects, those with the most votes first. An object without any evidence has a zero row.
+        Entries are the objects, those with the most votes first, and at the end a zero row for no object. An object
+        without any evidence has a zero row too.
     """
     settings = settings or ConsensusSettings()
     found = find_objects(matrix, views, settings)
@@ -134,7 +149,37 @@ def lift_objects(
     votes, belongs = votes[:, order], belongs[:, order]
     weights = found.shown * np.sqrt(matrix.sum(axis=0)) * (embeddings.norm(dim=-1) > 0).cpu().numpy()
     entries = median_directions(sparse.csr_array(belongs.multiply(weights[:, None])).T.tocsr(), embeddings)
-    return from_shares(entries, _prefer_confirmed(votes, _view_counts(belongs, views)), settings.places)
+    counts = _view_counts(belongs, views)
+    silent = settings.silence * np.maximum(visible - matrix.sum(axis=1), 0.0)
+    shares = _sharpen(_with_silence(_prefer_confirmed(votes, counts), silent), settings.sharpness)
+    entries = _towards_common(entries, counts, settings.prior)
+    return from_shares(torch.cat([entries, entries.new_zeros(1, entries.shape[1])]), shares, settings.places)
+
+
+def _towards_common(entries: Tensor, counts: np.ndarray, prior: float) -> Tensor:
+    """Mix the mean of all known entries into each, as if so many views more had seen that. [K, D] -> [K, D]"""
+    known = entries.norm(dim=-1, keepdim=True) > 0
+    common = entries.sum(0) / known.sum().clamp_min(1)
+    views = torch.from_numpy(counts).to(entries)[:, None]
+    # An entry that was known from no view at all would be 0 / 0 without a prior.
+    mixed = (views * entries + prior * common) / (views + prior).clamp_min(1.0)
+    return torch.where(known, F.normalize(mixed, dim=-1), entries)
+
+
+def _with_silence(votes: sparse.csr_array, silent: np.ndarray) -> sparse.csr_array:
+    """Votes with one column more, for no object, of the Gaussians that have votes. [N, K] -> [N, K + 1]"""
+    column = np.where(np.diff(votes.indptr) > 0, silent, 0.0).astype(votes.dtype)
+    return sparse.csr_array(sparse.hstack([votes, sparse.csr_array(column[:, None])], format="csr"))
+
+
+def _sharpen(votes: sparse.csr_array, power: float) -> sparse.csr_array:
+    """Raise votes to a power, after dividing each row by its largest so that nothing overflows."""
+    rows = rows_of_entries(votes)
+    largest = np.zeros(votes.shape[0])
+    np.maximum.at(largest, rows, votes.data)
+    # 32 bits would turn the smallest shares into zeros, which then were entries without weight.
+    shares = (votes.data.astype(np.float64) / largest[rows]) ** power
+    return csr(shares, votes.indices, votes.indptr, votes.shape)
 
 
 def _ownership(matrix: sparse.csr_array, views: np.ndarray, settings: ConsensusSettings) -> _Ownership:

@@ -97,9 +97,8 @@ def _lift_level(votes: Votes, level: int, embeddings: Tensor, settings: LiftSett
     matrix = votes.levels[level]
     if settings.method == "consensus":
         # Masks without an embedding still tell what an object is.
-        return lift_objects(
-            _without_faint(matrix, votes, settings), votes.columns[level][:, 0], embeddings, settings.consensus
-        )
+        seen = _without_faint(matrix, votes, settings)
+        return lift_objects(seen, votes.columns[level][:, 0], embeddings, votes.visible, settings.consensus)
     matrix = keep_entries(matrix, evident.cpu().numpy()[matrix.indices])
     if settings.method == "mean":
         return WeightedMean(matrix, embeddings)
