@@ -121,6 +121,6 @@ def test_votes_are_read_and_not_counted_again(
     opened = open_run(lifted / "config.yml")
     manager, model = opened.pipeline.datamanager, opened.pipeline.model
     before = model.language_index.clone()
-    monkeypatch.setattr(lift, "votes_of_view", lambda *arguments: pytest.fail("a view was counted again"))
+    monkeypatch.setattr(lift, "prepare_counting", lambda *arguments: pytest.fail("views were counted again"))
     lift.lift_model(model, manager, lifted)
     assert torch.equal(model.language_index, before)

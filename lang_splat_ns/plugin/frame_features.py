@@ -28,7 +28,7 @@ from lang_splat_ns.perception.extract import (
     read_embeddings,
     read_label_maps,
 )
-from lang_splat_ns.perception.feature_store import open_store
+from lang_splat_ns.perception.feature_store import FeatureStore, open_store
 from lang_splat_ns.perception.segmenters import LabelMaps, Segmenter, default_segmenter, make_segmenter
 from lang_splat_ns.plugin.undistort import undistort, undistort_ids
 
@@ -131,6 +131,12 @@ class FrameFeatureSource:
         self._labels.move_to_end(key)
         return self._labels[key].int()
 
+    def view_labels(self, index: int, height: int, width: int) -> tuple[Tensor, tuple[int, ...]]:
+        """Label maps of one photo as `labels` gives them, and how many masks each level has."""
+        return self._read(
+            index, lambda frame: read_view_labels(frame, self.segmenter.segmenter_id, self.store, height, width)
+        )
+
     def _label_maps(self, index: int) -> LabelMaps:
         return self._read(index, lambda frame: read_label_maps(frame, self.segmenter.segmenter_id, self.store))
 
@@ -157,6 +163,19 @@ def make_frames(paths: Sequence[Path], cameras: Cameras) -> list[Frame]:
         cameras: their cameras at the files' own resolution, still with distortion.
     """
     return [_make_frame(path, cameras, index) for index, path in enumerate(paths)]
+
+
+def read_view_labels(
+    frame: Frame, segmenter_id: str, store: FeatureStore, height: int, width: int
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Label maps of a photo at the given size, int32 [L, height, width], and how many masks each level has.
+
+    Raises:
+        MissingRecordError: the store has no whole record of it.
+    """
+    maps = read_label_maps(frame, segmenter_id, store)
+    # A mask that is lost in the smaller size has an embedding all the same, and so it counts.
+    return resize_labels(torch.from_numpy(maps.labels), height, width), maps.counts
 
 
 def resize_labels(labels: Tensor, height: int, width: int) -> Tensor:
