@@ -205,7 +205,9 @@ def test_queries_that_another_encoder_does_not_know_are_left_out(
     old = tmp_path / "old" / "tiny" / "langsplat-lift" / "run"
     shutil.copytree(lifted, old)
     text = (old / "config.yml").read_text()
-    (old / "config.yml").write_text(text.replace("- red\n", "- a feeling\n    - red\n").replace("colour-words", "mean-colour"))
+    (old / "config.yml").write_text(
+        text.replace("- red\n", "- a feeling\n    - red\n").replace("colour-words", "mean-colour")
+    )
     monkeypatch.setenv("LANG_SPLAT_ENCODERS", "mean-colour=perception_fakes:MeanColour")
     run = lift(tmp_path / "new", load_config=old / "config.yml", encoder="colour-words")
     assert open_run(run / "config.yml").config.pipeline.model.queries == ("red",)

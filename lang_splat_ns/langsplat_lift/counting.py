@@ -1,6 +1,8 @@
 """Counting the votes of a data set's views, in this process or on a Ray cluster, with the same result bit for bit.
 
-Views are counted in parts of a few, and parts are joined in their order, whoever has counted them.
+Views are counted in parts of a few, and parts are joined in their order, whoever has counted them. Nothing here needs
+nerfstudio, which takes long to import in every worker. On a GPU sums of floats have no fixed order, so that counting
+twice differs in the last bits, with or without a cluster.
 """
 
 from __future__ import annotations
@@ -8,24 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from lang_splat_ns.console import track
-from lang_splat_ns.perception.extract import Frame
-from lang_splat_ns.perception.feature_store import FeatureStore
-from lang_splat_ns.plugin.frame_features import FrameFeatureSource, best_device, read_view_labels
 from lang_splat_ns.ray_pool import cluster, work_on_cluster
-from lang_splat_ns.splatting.projection import opencv_view
 from lang_splat_ns.splatting.view_votes import ViewVotes, view_votes
 from lang_splat_ns.splatting.votes import Votes, accumulate, join
-
-if TYPE_CHECKING:
-    from lang_splat_ns.langsplat_lift.model import LangSplatLiftModel
 
 VIEWS_PER_PART = 4
 """Views that are counted at a time. Few, so that a small data set has work for several workers and a lost one costs
@@ -84,57 +78,6 @@ class Counting:
         return replace(self, gaussians=(means, quats, scales, opacities), views=(viewmats, intrinsics))
 
 
-@dataclass(frozen=True)
-class StoredLabels:
-    """Label maps from a store that all machines of a cluster see.
-
-    Attributes:
-        frames: the views' photos.
-        segmenter_id: whose label maps.
-        store: where they are.
-    """
-
-    frames: Sequence[Frame]
-    segmenter_id: str
-    store: FeatureStore
-
-    def __call__(self, index: int, height: int, width: int) -> tuple[Tensor, Sequence[int]]:
-        """See `ReadLabels`; raises `UserError` where the store has no whole record."""
-        return read_view_labels(self.frames[index], self.segmenter_id, self.store, height, width)
-
-
-def prepare_counting(model: LangSplatLiftModel, source: FrameFeatureSource, cameras: Cameras) -> Counting:
-    """What has to be counted for a model's Gaussians.
-
-    Args:
-        model: has the Gaussians, and the corrections of the cameras' poses if those were optimized.
-        source: has the label maps.
-        cameras: undistorted training cameras in the order of the source's photos, at the size of the training.
-    """
-    gaussians, poses = model.gaussians(), []
-    for index in range(len(source.frames)):
-        camera = cameras[index : index + 1]
-        # The camera optimizer knows a camera by this number.
-        camera.metadata = {"cam_idx": index}
-        poses.append(opencv_view(model.camera_optimizer.apply_to_camera(camera)[0].to(model.device)))
-    return Counting(
-        gaussians=(
-            gaussians.means.detach(),
-            gaussians.quats.detach(),
-            torch.exp(gaussians.scales.detach()),
-            torch.sigmoid(gaussians.opacities.detach())[:, 0],
-        ),
-        views=(torch.stack(poses).detach(), cameras.get_intrinsics_matrices().to(model.device)),
-        sizes=[
-            (int(height), int(width))
-            for height, width in zip(cameras.height.flatten(), cameras.width.flatten(), strict=True)
-        ],
-        labels=source.view_labels,
-        top_k=model.config.votes_per_gaussian,
-        rasterize_mode=model.config.rasterize_mode,
-    )
-
-
 def count_here(job: Counting) -> Votes:
     """Votes of all views, counted one after the other."""
     return join(_counted(job))
@@ -162,7 +105,7 @@ class CountingWorker:
     """One process of the cluster."""
 
     def __init__(self, job: Counting) -> None:
-        self._job = job.to(best_device())
+        self._job = job.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def work(self, part: range) -> Votes:
         """Votes of some views."""

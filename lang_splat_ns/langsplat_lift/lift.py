@@ -15,11 +15,13 @@ from nerfstudio.cameras.cameras import Cameras
 
 from lang_splat_ns.console import CONSOLE, duration
 from lang_splat_ns.errors import UserError
-from lang_splat_ns.langsplat_lift.counting import StoredLabels, count_here, count_on_ray, prepare_counting
+from lang_splat_ns.langsplat_lift.counting import Counting, count_here, count_on_ray
 from lang_splat_ns.language.codebook import Codebook, compress
 from lang_splat_ns.language.lifting import LiftSettings, lift, stack_embeddings
+from lang_splat_ns.perception.view_labels import StoredLabels
 from lang_splat_ns.plugin.frame_features import FrameFeatureSource
 from lang_splat_ns.splatting import votes as vote_files
+from lang_splat_ns.splatting.projection import opencv_view
 from lang_splat_ns.splatting.votes import Votes
 
 if TYPE_CHECKING:
@@ -83,12 +85,44 @@ def get_votes(
             return votes
     job = prepare_counting(model, source, cameras)
     if model.config.lift_engine == "ray":
-        stored = StoredLabels(source.frames, source.segmenter.segmenter_id, source.store)
+        stored = StoredLabels.of(source.frames, source.segmenter.segmenter_id, source.store)
         votes = count_on_ray(job, stored, model.config.lift_workers)
     else:
         votes = count_here(job)
     votes.save(file, about)
     return votes
+
+
+def prepare_counting(model: LangSplatLiftModel, source: FrameFeatureSource, cameras: Cameras) -> Counting:
+    """What has to be counted for a model's Gaussians.
+
+    Args:
+        model: has the Gaussians, and the corrections of the cameras' poses if those were optimized.
+        source: has the label maps.
+        cameras: undistorted training cameras in the order of the source's photos, at the size of the training.
+    """
+    gaussians, poses = model.gaussians(), []
+    for index in range(len(source.frames)):
+        camera = cameras[index : index + 1]
+        # The camera optimizer knows a camera by this number.
+        camera.metadata = {"cam_idx": index}
+        poses.append(opencv_view(model.camera_optimizer.apply_to_camera(camera)[0].to(model.device)))
+    return Counting(
+        gaussians=(
+            gaussians.means.detach(),
+            gaussians.quats.detach(),
+            torch.exp(gaussians.scales.detach()),
+            torch.sigmoid(gaussians.opacities.detach())[:, 0],
+        ),
+        views=(torch.stack(poses).detach(), cameras.get_intrinsics_matrices().to(model.device)),
+        sizes=[
+            (int(height), int(width))
+            for height, width in zip(cameras.height.flatten(), cameras.width.flatten(), strict=True)
+        ],
+        labels=source.view_labels,
+        top_k=model.config.votes_per_gaussian,
+        rasterize_mode=model.config.rasterize_mode,
+    )
 
 
 def share_file(old: Path, new: Path) -> None:
@@ -115,7 +149,7 @@ def _read_votes(file: Path, about: dict[str, Any]) -> Votes | None:
 
 
 def _of_other_runs(file: Path) -> list[Path]:
-    """Votes of this experiment's other runs, the latest first: one that was interrupted may have left what is wanted."""
+    """Votes of this experiment's other runs, the latest first; an interrupted one may have left what is wanted."""
     found = [path for path in file.parent.parent.glob(f"*/{file.name}") if path != file]
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 

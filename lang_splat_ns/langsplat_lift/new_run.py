@@ -140,7 +140,9 @@ def _read_config(path: Path) -> Any:
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.Loader)
     except (yaml.YAMLError, UnicodeDecodeError, ImportError, AttributeError) as error:
-        raise UserError(f"{path}: cannot be read as a nerfstudio configuration ({str(error).splitlines()[0]}).") from error
+        raise UserError(
+            f"{path}: cannot be read as a nerfstudio configuration ({str(error).splitlines()[0]})."
+        ) from error
     if not isinstance(config, TrainerConfig):
         raise UserError(f"{path}: not the config.yml of a nerfstudio training run.")
     # Every model config of splatting has what splatfacto's has; those of rays have none of it.

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from lang_splat_ns.console import CONSOLE, track
 from lang_splat_ns.errors import UserError

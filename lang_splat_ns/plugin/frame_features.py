@@ -28,8 +28,9 @@ from lang_splat_ns.perception.extract import (
     read_embeddings,
     read_label_maps,
 )
-from lang_splat_ns.perception.feature_store import FeatureStore, open_store
+from lang_splat_ns.perception.feature_store import open_store
 from lang_splat_ns.perception.segmenters import LabelMaps, Segmenter, default_segmenter, make_segmenter
+from lang_splat_ns.perception.view_labels import read_view_labels, resize_labels
 from lang_splat_ns.plugin.undistort import undistort, undistort_ids
 
 LABEL_MEMORY_BYTES = 1 << 28
@@ -163,28 +164,6 @@ def make_frames(paths: Sequence[Path], cameras: Cameras) -> list[Frame]:
         cameras: their cameras at the files' own resolution, still with distortion.
     """
     return [_make_frame(path, cameras, index) for index, path in enumerate(paths)]
-
-
-def read_view_labels(
-    frame: Frame, segmenter_id: str, store: FeatureStore, height: int, width: int
-) -> tuple[Tensor, tuple[int, ...]]:
-    """Label maps of a photo at the given size, int32 [L, height, width], and how many masks each level has.
-
-    Raises:
-        MissingRecordError: the store has no whole record of it.
-    """
-    maps = read_label_maps(frame, segmenter_id, store)
-    # A mask that is lost in the smaller size has an embedding all the same, and so it counts.
-    return resize_labels(torch.from_numpy(maps.labels), height, width), maps.counts
-
-
-def resize_labels(labels: Tensor, height: int, width: int) -> Tensor:
-    """Nearest-neighbour resize of label maps [L, h, w], since ids cannot be averaged."""
-    if labels.shape[-2:] == (height, width):
-        return labels
-    # float32 holds ids up to 2**24 exactly, far more than an image has masks.
-    resized = torch.nn.functional.interpolate(labels[None].float(), size=(height, width), mode="nearest-exact")
-    return resized[0].to(labels.dtype)
 
 
 def _make_frame(path: Path, cameras: Cameras, index: int) -> Frame:
