@@ -121,6 +121,8 @@ class LanguagePipeline(SplatPipeline):
         Otherwise the first render would fail at them, and with it the viewer's render thread.
         """
         super().load_pipeline(loaded_state, step)
+        if self.test_mode != "val" and not self.model.has_language():
+            CONSOLE.print(f"[yellow]{escape(self.model.why_no_language())}[/yellow]", soft_wrap=True)
         trouble = self._boxes.recheck()
         if trouble:
             CONSOLE.print(f"[yellow]Queries of this run are not answered: {escape(trouble)}[/yellow]")
