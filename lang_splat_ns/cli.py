@@ -12,6 +12,7 @@ from lang_splat_ns.commands.demo import Demo
 from lang_splat_ns.commands.doctor import Doctor
 from lang_splat_ns.commands.evaluate import Evaluate
 from lang_splat_ns.commands.features import Features
+from lang_splat_ns.commands.lift import Lift
 from lang_splat_ns.commands.query import QueryRun
 from lang_splat_ns.commands.weights import FetchWeights, ListWeights
 from lang_splat_ns.console import ERROR_CONSOLE
@@ -30,6 +31,7 @@ Weights = Annotated[
 ]
 Commands = (
     Annotated[Demo, subcommand("demo")]
+    | Annotated[Lift, subcommand("lift")]
     | Annotated[QueryRun, subcommand("query")]
     | Annotated[Evaluate, subcommand("eval")]
     # A flag of the data set may stand on either side of the action: features --data D ls, features ls --data D.

@@ -88,7 +88,9 @@ def test_given_gaussians_are_lifted_without_a_step(lifted: Path, tiny_scene: Pat
             assert torch.allclose(states[1]["pipeline"][key], value, atol=1e-5), key
 
 
-def test_an_earlier_checkpoint_says_what_to_do(tiny_scene: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_an_earlier_checkpoint_says_what_to_do(
+    tiny_scene: Path, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     from lang_splat_ns.langsplat_lift import lift
 
     def interrupted(*arguments: object) -> None:
@@ -101,6 +103,10 @@ def test_an_earlier_checkpoint_says_what_to_do(tiny_scene: Path, tmp_path: Path,
     assert "rgb" in model.get_outputs_for_camera(
         open_run(run / "config.yml").pipeline.datamanager.eval_dataset.cameras[:1]
     )
+    offer = f"lang-splat lift --load-config {run}/config.yml"
+    capsys.readouterr()
+    open_run(run / "config.yml")
+    assert offer in capsys.readouterr().out, "opening it tells"
     with pytest.raises(UserError, match=f"not lifted yet.*lang-splat lift --load-config {run}/config.yml"):
         model.language_field()
 
@@ -121,6 +127,6 @@ def test_votes_are_read_and_not_counted_again(
     opened = open_run(lifted / "config.yml")
     manager, model = opened.pipeline.datamanager, opened.pipeline.model
     before = model.language_index.clone()
-    monkeypatch.setattr(lift, "votes_of_view", lambda *arguments: pytest.fail("a view was counted again"))
+    monkeypatch.setattr(lift, "prepare_counting", lambda *arguments: pytest.fail("views were counted again"))
     lift.lift_model(model, manager, lifted)
     assert torch.equal(model.language_index, before)

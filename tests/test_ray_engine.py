@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,29 +17,7 @@ from lang_splat_ns.perception.ray_engine import Job, Worker, extract_on_ray
 PHOTOS = 12
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """A local cluster, started once, whose workers find this folder."""
-    settings = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**settings, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}.items():
-            patch.setenv(name, value)
-        import ray
-
-        _start(ray)
-        yield
-        ray.shutdown()
-
-
-def _start(ray: Any, tries: int = 3) -> None:
-    try:
-        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80_000_000)
-    except Exception:
-        # Ray gives itself 30 seconds, which a busy machine may miss.
-        ray.shutdown()
-        if tries == 1:
-            raise
-        _start(ray, tries - 1)
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def make_frames() -> list[Frame]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
@@ -35,6 +35,11 @@ class LangSplatLiftModelConfig(LanguageSplatModelConfig):
     """Vectors per level that gated-median and mean are compressed to; consensus has one per object."""
     votes_per_gaussian: int = 64
     """Masks per Gaussian and level that are remembered while views are counted; bounds memory by 8 bytes each."""
+    lift_engine: Literal["local", "ray"] = "local"
+    """Where votes are counted: in this process, or on the Ray cluster of RAY_ADDRESS, whose machines share the photos'
+    and the cache's folders."""
+    lift_workers: int | None = None
+    """Workers of the Ray cluster; by default one for each GPU, or without any one for each core."""
 
 
 class LangSplatLiftModel(LanguageSplatModel):

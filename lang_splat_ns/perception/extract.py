@@ -28,6 +28,7 @@ __all__ = [
     "announced",
     "content_key",
     "extract",
+    "labels_digest",
     "missing",
     "read",
     "read_embeddings",
@@ -182,6 +183,11 @@ def read_embeddings(
     return tuple(arrays[str(level)] for level in range(len(arrays)))
 
 
+def labels_digest(frame: Frame, segmenter_id: str, store: FeatureStore) -> str | None:
+    """Digest of a photo's label maps, which tells whether they are still the same; None where there are none."""
+    return store.digest(LABELS, _labels_key(frame, segmenter_id))
+
+
 def record_keys(
     frames: Sequence[Frame], segmenter_ids: Collection[str], encoder_ids: Collection[str], store: FeatureStore
 ) -> set[tuple[str, str]]:
@@ -279,7 +285,7 @@ def _embeddings_key(frame: Frame, segmenter_id: str, encoder_id: str, store: Fea
     Embeddings belong to one numbering of the regions. Label maps that broke and were made again by a segmenter that is
     not deterministic may number theirs otherwise, so the digest of the label maps is a part of the key.
     """
-    digest = store.digest(LABELS, _labels_key(frame, segmenter_id))
+    digest = labels_digest(frame, segmenter_id, store)
     return _key_of_embeddings(frame, encoder_id, digest) if digest is not None else None
 
 

@@ -30,6 +30,7 @@ from lang_splat_ns.perception.extract import (
 )
 from lang_splat_ns.perception.feature_store import open_store
 from lang_splat_ns.perception.segmenters import LabelMaps, Segmenter, default_segmenter, make_segmenter
+from lang_splat_ns.perception.view_labels import read_view_labels, resize_labels
 from lang_splat_ns.plugin.undistort import undistort, undistort_ids
 
 LABEL_MEMORY_BYTES = 1 << 28
@@ -131,6 +132,12 @@ class FrameFeatureSource:
         self._labels.move_to_end(key)
         return self._labels[key].int()
 
+    def view_labels(self, index: int, height: int, width: int) -> tuple[Tensor, tuple[int, ...]]:
+        """Label maps of one photo as `labels` gives them, and how many masks each level has."""
+        return self._read(
+            index, lambda frame: read_view_labels(frame, self.segmenter.segmenter_id, self.store, height, width)
+        )
+
     def _label_maps(self, index: int) -> LabelMaps:
         return self._read(index, lambda frame: read_label_maps(frame, self.segmenter.segmenter_id, self.store))
 
@@ -157,15 +164,6 @@ def make_frames(paths: Sequence[Path], cameras: Cameras) -> list[Frame]:
         cameras: their cameras at the files' own resolution, still with distortion.
     """
     return [_make_frame(path, cameras, index) for index, path in enumerate(paths)]
-
-
-def resize_labels(labels: Tensor, height: int, width: int) -> Tensor:
-    """Nearest-neighbour resize of label maps [L, h, w], since ids cannot be averaged."""
-    if labels.shape[-2:] == (height, width):
-        return labels
-    # float32 holds ids up to 2**24 exactly, far more than an image has masks.
-    resized = torch.nn.functional.interpolate(labels[None].float(), size=(height, width), mode="nearest-exact")
-    return resized[0].to(labels.dtype)
 
 
 def _make_frame(path: Path, cameras: Cameras, index: int) -> Frame:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from torch import Tensor
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.plugin import checkpoints
@@ -12,9 +15,21 @@ from lang_splat_ns.splatting.gaussians import PARAMETER_NAMES, Gaussians, Simila
 from lang_splat_ns.splatting.ply import read_ply
 
 TRANSFORMS_FILE = "dataparser_transforms.json"
+_POSES = "_model.camera_optimizer.pose_adjustment"
+
+PlyFrame = Literal["dataset", "nerfstudio"]
 
 
-def read_gaussians(path: Path, frame: Similarity, ply_frame: Literal["dataset", "nerfstudio"] = "dataset") -> Gaussians:
+class Start(NamedTuple):
+    """What a training may begin with."""
+
+    gaussians: Gaussians
+    """In the current nerfstudio frame."""
+    pose_adjustment: Tensor | None = None
+    """What the camera optimizer of that run has learned, [V, 6]; None where it had none, or in another frame."""
+
+
+def read_start(path: Path, frame: Similarity, ply_frame: PlyFrame = "dataset") -> Start:
     """Read Gaussians and carry them into the frame of the current data parser.
 
     Args:
@@ -27,11 +42,22 @@ def read_gaussians(path: Path, frame: Similarity, ply_frame: Literal["dataset", 
     """
     if path.suffix == ".ply":
         gaussians = read_ply(path)
-        return transform(gaussians, frame) if ply_frame == "dataset" else gaussians
+        return Start(transform(gaussians, frame) if ply_frame == "dataset" else gaussians)
     checkpoint, state = _open(path)
     gaussians = _from_state(checkpoint, state["pipeline"])
     origin = run_frame(checkpoint.parent.parent)
-    return gaussians if origin is None else transform(gaussians, origin.inverse().then(frame))
+    if origin is None or _same(origin, frame):
+        # There and back again would move them by rounding, and votes belong to the very same Gaussians.
+        return Start(gaussians, state["pipeline"].get(_POSES))
+    return Start(transform(gaussians, origin.inverse().then(frame)))
+
+
+def _same(one: Similarity, other: Similarity) -> bool:
+    return (
+        np.array_equal(one.rotation, other.rotation)
+        and np.array_equal(one.translation, other.translation)
+        and one.scale == other.scale
+    )
 
 
 def run_frame(run: Path) -> Similarity | None:
@@ -43,7 +69,7 @@ def run_frame(run: Path) -> Similarity | None:
     return Similarity.from_dataparser(saved["transform"], saved["scale"])
 
 
-def _open(path: Path) -> tuple[Path, dict]:
+def _open(path: Path) -> tuple[Path, dict[str, Any]]:
     if path.suffix == ".ckpt":
         return path, checkpoints.load(path)
     if not path.exists():
@@ -51,9 +77,9 @@ def _open(path: Path) -> tuple[Path, dict]:
     return checkpoints.newest((path if path.is_dir() else path.parent) / "nerfstudio_models")
 
 
-def _from_state(path: Path, state: dict) -> Gaussians:
+def _from_state(path: Path, state: dict[str, Any]) -> Gaussians:
     keys = {name: f"_model.gauss_params.{name}" for name in PARAMETER_NAMES}
     missing = [key for key in keys.values() if key not in state]
     if missing:
         raise UserError(f"{path}: holds no Gaussians (no {missing[0]}); init-from wants a run of a splatting method.")
-    return Gaussians(**{name: state[key].clone() for name, key in keys.items()})
+    return Gaussians(**{name: state[key] for name, key in keys.items()})

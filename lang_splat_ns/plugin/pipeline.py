@@ -21,12 +21,11 @@ from lang_splat_ns.language.field import QueryMode
 from lang_splat_ns.language.text import refused_texts
 from lang_splat_ns.plugin import random_state
 from lang_splat_ns.plugin.datamanager import LanguageDataManagerConfig, SplatDataManagerConfig
-from lang_splat_ns.plugin.init_from import read_gaussians
 from lang_splat_ns.plugin.labelled_frames import data_folder, labelled_frames, scene_labels
 from lang_splat_ns.plugin.prompts import TextSide
+from lang_splat_ns.plugin.start import start_from
 from lang_splat_ns.plugin.viewer_panel import PromptBoxes
 from lang_splat_ns.scenes.labels import PromptLanguage, SceneLabels
-from lang_splat_ns.splatting.gaussians import Similarity
 from lang_splat_ns.splatting.model import GaussianSplattingModelConfig
 
 SCORES_FILE = "language_scores.json"
@@ -69,10 +68,7 @@ class SplatPipeline(VanillaPipeline):
     def prepare_training(self) -> None:
         """What must be there before the first step."""
         if self.config.model.init_from is not None:
-            outputs = self.datamanager.train_dataparser_outputs
-            frame = Similarity.from_dataparser(outputs.dataparser_transform, outputs.dataparser_scale)
-            gaussians = read_gaussians(Path(self.config.model.init_from), frame, self.config.model.ply_frame)
-            self.model.set_gaussians(gaussians)
+            start_from(Path(self.config.model.init_from), self.model, self.datamanager)
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -125,6 +121,8 @@ class LanguagePipeline(SplatPipeline):
         Otherwise the first render would fail at them, and with it the viewer's render thread.
         """
         super().load_pipeline(loaded_state, step)
+        if self.test_mode != "val" and not self.model.has_language():
+            CONSOLE.print(f"[yellow]{escape(self.model.why_no_language())}[/yellow]", soft_wrap=True)
         trouble = self._boxes.recheck()
         if trouble:
             CONSOLE.print(f"[yellow]Queries of this run are not answered: {escape(trouble)}[/yellow]")

@@ -11,6 +11,9 @@ from torch import Tensor
 SH_C0 = 0.28209479177387814
 """Value of the constant spherical harmonic, which turns a colour into its first coefficient."""
 
+_ROWS = 1 << 18
+"""Gaussians whose colours are rotated at a time."""
+
 PARAMETER_NAMES = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
 
 
@@ -43,7 +46,7 @@ class Gaussians:
         wanted = (degree + 1) ** 2 - 1
         have = self.features_rest.shape[1]
         if have >= wanted:
-            return replace(self, features_rest=self.features_rest[:, :wanted])
+            return replace(self, features_rest=self.features_rest[:, :wanted].contiguous())
         zeros = self.features_rest.new_zeros(len(self.means), wanted - have, 3)
         return replace(self, features_rest=torch.cat([self.features_rest, zeros], dim=1))
 
@@ -197,10 +200,12 @@ def _rotate_harmonics(rest: Tensor, rotation: np.ndarray) -> Tensor:
     directions = torch.nn.functional.normalize(torch.randn(64, 3, generator=generator, dtype=torch.float64), dim=-1)
     before = spherical_harmonics_basis(degree, directions)  # [64, K]
     after = spherical_harmonics_basis(degree, directions @ torch.from_numpy(rotation).T)
-    rotated = []
+    rotated = torch.empty_like(rest)
     for band in range(1, degree + 1):
         columns = slice(band * band, (band + 1) ** 2)
-        matrix = torch.linalg.lstsq(after[:, columns], before[:, columns]).solution  # [2b + 1, 2b + 1]
-        coefficients = rest[:, band * band - 1 : (band + 1) ** 2 - 1].double()
-        rotated.append(torch.einsum("ij,njc->nic", matrix.to(rest.device), coefficients))
-    return torch.cat(rotated, dim=1).to(rest)
+        matrix = torch.linalg.lstsq(after[:, columns], before[:, columns]).solution.to(rest.device)  # [2b + 1, 2b + 1]
+        kept = slice(band * band - 1, (band + 1) ** 2 - 1)
+        # In pieces, since the coefficients are most of a scene, and twice as large in float64.
+        for source, target in zip(rest.split(_ROWS), rotated.split(_ROWS), strict=True):
+            target[:, kept] = torch.einsum("ij,njc->nic", matrix, source[:, kept].double())
+    return rotated

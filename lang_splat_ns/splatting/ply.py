@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,10 @@ from lang_splat_ns.errors import UserError
 from lang_splat_ns.files import write_atomically
 from lang_splat_ns.splatting.gaussians import Gaussians
 
-_REQUIRED = ("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2", "rot_0")
+_REQUIRED = (
+    "x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2",
+    "rot_0", "rot_1", "rot_2", "rot_3",
+)  # fmt: skip
 
 
 def read_ply(path: Path) -> Gaussians:
@@ -21,18 +25,7 @@ def read_ply(path: Path) -> Gaussians:
     Raises:
         UserError: the file is missing, no `.ply`, or lacks a property of a Gaussian.
     """
-    from plyfile import PlyData, PlyParseError
-
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; init-from takes a run's config.yml, a .ckpt or a 3DGS .ply.")
-    try:
-        vertex = PlyData.read(str(path))["vertex"]
-    except (PlyParseError, KeyError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path}: not a readable .ply ({error}).") from error
-    names = {prop.name for prop in vertex.properties}
-    missing = [name for name in _REQUIRED if name not in names]
-    if missing:
-        raise UserError(f"{path}: not a 3DGS .ply, it has no property {missing[0]!r} (a point cloud, perhaps?).")
+    vertex, names = _open(path)
     return Gaussians(
         means=_columns(vertex, ["x", "y", "z"]),
         scales=_columns(vertex, ["scale_0", "scale_1", "scale_2"]),
@@ -65,12 +58,45 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
     write_atomically(path, data.write)
 
 
-def _columns(vertex: object, names: list[str]) -> Tensor:
-    stacked = np.stack([np.asarray(vertex[name], dtype=np.float32) for name in names], axis=1)  # type: ignore[index]
+def sh_degree(path: Path) -> int:
+    """Degree of the spherical harmonics of a 3DGS `.ply`, from its header.
+
+    Raises:
+        UserError: as `read_ply`.
+    """
+    return round((_rest_count(_open(path)[1]) // 3 + 1) ** 0.5) - 1
+
+
+def _open(path: Path) -> tuple[Any, set[str]]:
+    """The table of Gaussians, which a binary file keeps on disk until it is read, and its columns' names."""
+    from plyfile import PlyData, PlyParseError
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; init-from takes a run's config.yml, a .ckpt or a 3DGS .ply.")
+    try:
+        vertex = PlyData.read(str(path))["vertex"]
+    except (PlyParseError, KeyError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path}: not a readable .ply ({error}).") from error
+    names = {prop.name for prop in vertex.properties}
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing:
+        raise UserError(f"{path}: not a 3DGS .ply, it has no property {missing[0]!r} (a point cloud, perhaps?).")
+    return vertex, names
+
+
+def _rest_count(names: set[str]) -> int:
+    return sum(name.startswith("f_rest_") for name in names)
+
+
+def _columns(vertex: Any, names: list[str]) -> Tensor:
+    stacked = np.stack([np.asarray(vertex[name], dtype=np.float32) for name in names], axis=1)
     return torch.from_numpy(stacked)
 
 
-def _read_rest(vertex: object, names: set[str]) -> Tensor:
-    count = sum(name.startswith("f_rest_") for name in names)
-    flat = _columns(vertex, [f"f_rest_{i}" for i in range(count)]) if count else torch.zeros(len(vertex), 0)  # type: ignore[arg-type]
-    return flat.reshape(len(flat), 3, count // 3).transpose(1, 2).contiguous()
+def _read_rest(vertex: Any, names: set[str]) -> Tensor:
+    count = _rest_count(names) // 3
+    rest = np.empty((len(vertex.data), count, 3), np.float32)
+    for column in range(3 * count):
+        # The format keeps all coefficients of red first, then green, then blue.
+        rest[:, column % count, column // count] = vertex[f"f_rest_{column}"]
+    return torch.from_numpy(rest)

@@ -119,6 +119,16 @@ def load(path: Path) -> tuple[Votes, dict[str, Any]]:
         raise UserError(f"The votes in {path} are damaged ({error}); delete the file and lift again.") from error
 
 
+def read_about(path: Path) -> dict[str, Any] | None:
+    """What the votes in a file belong to, without reading them; None where there is no such file of this format."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            return json.loads(header["about"]) if header.get("format") == FORMAT else None
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError):
+        return None
+
+
 def _read(file: Any, top_k: int | None) -> Votes:
     views, counts, visible, dropped = (file.get_tensor(name) for name in ("views", "counts", "visible", "dropped"))
     matrices = []
@@ -142,13 +152,25 @@ def accumulate(stream: Iterable[tuple[int, ViewVotes]], top_k: int | None = None
     Raises:
         ValueError: there is no view, a view comes twice, or views differ in their Gaussians or levels.
     """
+    return join(_of_one_view(view, votes, top_k) for view, votes in stream)
+
+
+def join(parts: Iterable[Votes]) -> Votes:
+    """Merge parts as they come, with little more memory than the result takes.
+
+    The same parts in the same order give the same result bit for bit. Other parts of the same views give the same
+    matrices, but sums over views, `visible` and `dropped`, may differ in their last bits.
+
+    Raises:
+        ValueError: as `merge`.
+    """
     joined: list[Votes] = []
     batch: list[Votes] = []
-    for view, votes in stream:
-        batch.append(_of_one_view(view, votes, top_k))
+    for part in parts:
+        batch.append(part)
         # A batch as large as what is already there keeps the copying proportional to the total, without top_k too.
-        most = max(_BATCH_ENTRIES, sum(part.entries for part in joined) if top_k is None else 0)
-        if sum(part.entries for part in batch) > most:
+        most = max(_BATCH_ENTRIES, sum(votes.entries for votes in joined) if part.top_k is None else 0)
+        if sum(votes.entries for votes in batch) > most:
             joined, batch = [merge(*joined, *batch)], []
     return merge(*joined, *batch)
 
