@@ -151,6 +151,7 @@ def on_run(workers: ThreadPoolExecutor, config: Path, folder: Path) -> dict[str,
         "ns-export": ("gaussian-splat", *load, "--output-dir", folder / "export"),
         "query": (*load, "--text", "red; blue", "--out", folder / "query"),
         "eval": (*load, "--threshold", "0.5", "--out", folder / "scores.json"),
+        "export": (*load, "--text", "red", "--out", folder / "red.ply"),
     }  # fmt: skip
     return {
         name: workers.submit(run, folder / name, *(() if name.startswith("ns-") else ("lang-splat",)), name, *arguments)
@@ -267,3 +268,9 @@ def test_lang_splat_query(on_run: dict[str, Future[Ended]], folder: Path) -> Non
 def test_lang_splat_eval(on_run: dict[str, Future[Ended]], folder: Path) -> None:
     _succeeded(on_run, "eval")
     assert "language_miou" in json.loads((folder / "scores.json").read_text())["results"]
+
+
+def test_lang_splat_export(on_run: dict[str, Future[Ended]], folder: Path) -> None:
+    said = _succeeded(on_run, "export")
+    assert (folder / "red.ply").read_bytes().startswith(b"ply")
+    assert "red: 0." in said.out and "red.ply" in said.out, said.told()
