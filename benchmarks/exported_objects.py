@@ -39,7 +39,7 @@ from lang_splat_ns.files import write_text
 from lang_splat_ns.language.field import Query
 from lang_splat_ns.language.relevancy import mask_of
 from lang_splat_ns.language.text import refused_texts
-from lang_splat_ns.plugin.export import open_scene, without_floaters
+from lang_splat_ns.plugin.export import Scene, open_scene, without_floaters
 from lang_splat_ns.plugin.labelled_frames import labelled_frames, scene_labels
 from lang_splat_ns.plugin.runs import Run, open_run
 
@@ -58,8 +58,10 @@ class ExportedObjects:
     """config.yml of finished runs."""
     level: str = "auto"
     """Level to select at, or auto."""
+    removal: bool = True
+    """Also remove each object and ask for the others again. That takes a while where answers are decoded per pixel."""
     out: Path | None = None
-    """Write everything to this JSON file."""
+    """Write everything to this JSON file; what it says of other runs stays in it."""
 
     def main(self) -> None:
         """Measure every run, show, write."""
@@ -67,15 +69,17 @@ class ExportedObjects:
         for config in self.load_config:
             run = open_run(config)
             name = f"{Path(run.config.pipeline.datamanager.data).name}, {run.config.method_name}"
-            content[name] = measure(run, self.level)
+            content[name] = measure(run, self.level, self.removal)
             CONSOLE.print(name, json.dumps(content[name]["summary"], indent=1), markup=False)
         if self.out is not None:
+            others = json.loads(self.out.read_text(encoding="utf-8")) if self.out.is_file() else {}
             facts = {"level": self.level, "hidden_pixels": f"left out where {BEHIND:.0%} behind the scene's depth"}
-            write_text(self.out, json.dumps({"facts": facts, **content}, indent=1, allow_nan=False) + "\n")
+            content = others | {"facts": facts} | content
+            write_text(self.out, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 @torch.no_grad()
-def measure(run: Run, level: str = "auto") -> dict[str, Any]:
+def measure(run: Run, level: str = "auto", removal: bool = True) -> dict[str, Any]:
     """Both measurements of one run: `summary` and a row per prompt."""
     scene, model = open_scene(run), run.pipeline.model
     labels = scene_labels(run.pipeline.datamanager)
@@ -90,7 +94,7 @@ def measure(run: Run, level: str = "auto") -> dict[str, Any]:
     selection = scene.field.select(Query(tuple(prompts), level=level))
     same = _same_answers(scene.field.encoder.embed_text(prompts), prompts)
     whole = [_depth(model, frame, None) for frame in frames]
-    before = [scene.field.relevancy(frame.camera, Query(tuple(prompts))).best() for frame in frames]
+    before = _answers(scene, frames, prompts) if removal else []
     rows = []
     for number, prompt in enumerate(track(prompts, "Measuring objects", unit="objects")):
         mask = selection.mask[number]
@@ -101,11 +105,18 @@ def measure(run: Run, level: str = "auto") -> dict[str, Any]:
         if len(same[prompt]) > 1:
             row["shares_answer_with"] = [other for other in same[prompt] if other != prompt]
         row |= _drawn_alone(model, frames, whole, prompt, same[prompt], mask)
-        with removed(model, mask):
-            after = [scene.field.relevancy(frame.camera, Query(tuple(prompts))).best() for frame in frames]
-        row |= _others(frames, before, after, prompts, same[prompt])
+        if removal:
+            with removed(model, mask):
+                after = _answers(scene, frames, prompts)
+            row |= _others(frames, before, after, prompts, same[prompt])
         rows.append(row)
     return {"summary": _summary(rows), "objects": rows, "not_asked": sorted(refused)}
+
+
+def _answers(scene: Scene, frames: Sequence[LabelledFrame], prompts: Sequence[str]) -> list[torch.Tensor]:
+    """Raw relevancy of each photo at the level that suits each prompt best: [Q, H, W] each."""
+    query = Query(tuple(prompts))
+    return [scene.field.relevancy(frame.camera, query).best() for frame in frames]
 
 
 def _same_answers(embeddings: np.ndarray, prompts: Sequence[str]) -> dict[str, list[str]]:
@@ -205,22 +216,18 @@ def _others(
 
 
 def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    def largest(key: str) -> float:
-        return max(
-            (abs(row[f"largest_change_of_{key}"]["by"]) for row in rows if f"largest_change_of_{key}" in row),
-            default=0.0,
-        )
-
-    return {
+    summary: dict[str, Any] = {
         "objects": len(rows),
         "iou": float(np.mean([row["iou"] for row in rows])),
         "iou_least_object": min(row["iou"] for row in rows),
-        "objects_at_0.6": sum(row["iou"] >= 0.6 for row in rows),
         "objects_below_0.6": [row["prompt"] for row in rows if row["iou"] < 0.6],
-        "largest_change_of_score": largest("score"),
-        "largest_change_of_score_in_a_photo": largest("score_in_a_photo"),
-        "largest_change_of_iou": largest("iou"),
     }
+    for key in ("score", "score_in_a_photo", "iou"):
+        name = f"largest_change_of_{key}"
+        changes = [abs(row[name]["by"]) for row in rows if name in row]
+        if changes:
+            summary[name] = max(changes)
+    return summary
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def on_run(workers: ThreadPoolExecutor, config: Path, folder: Path) -> dict[str,
         "ns-export": ("gaussian-splat", *load, "--output-dir", folder / "export"),
         "query": (*load, "--text", "red; blue", "--out", folder / "query"),
         "eval": (*load, "--threshold", "0.5", "--out", folder / "scores.json"),
-        "export": (*load, "--text", "red", "--out", folder / "red.ply"),
+        "export": (*load, "--text", "red", "--threshold", "0", "--out", folder / "red.ply"),
     }  # fmt: skip
     return {
         name: workers.submit(run, folder / name, *(() if name.startswith("ns-") else ("lang-splat",)), name, *arguments)
