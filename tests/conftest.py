@@ -57,3 +57,11 @@ def _start(ray: Any, tries: int = 3) -> None:
         if tries == 1:
             raise
         _start(ray, tries - 1)
+
+
+@pytest.fixture(scope="session")
+def lifted(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished langsplat-lift run on it. Read it, do not train in it."""
+    from runs import lift_config, train
+
+    return train(lift_config(tiny_scene, tmp_path_factory.mktemp("lifted")))

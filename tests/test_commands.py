@@ -152,6 +152,7 @@ def on_run(workers: ThreadPoolExecutor, config: Path, folder: Path) -> dict[str,
         "query": (*load, "--text", "red; blue", "--out", folder / "query"),
         "eval": (*load, "--threshold", "0.5", "--out", folder / "scores.json"),
         "lift": (*load, "--output-dir", folder / "lifted"),
+        "export": (*load, "--text", "red", "--threshold", "0", "--out", folder / "red.ply"),
     }  # fmt: skip
     return {
         name: workers.submit(run, folder / name, *(() if name.startswith("ns-") else ("lang-splat",)), name, *arguments)
@@ -274,3 +275,9 @@ def test_lang_splat_lift(on_run: dict[str, Future[Ended]], folder: Path) -> None
     said = _succeeded(on_run, "lift")
     (config,) = (folder / "lifted").glob("tiny/langsplat-lift/*/config.yml")
     assert f"ns-viewer --load-config {config} --viewer.websocket-host 127.0.0.1" in said.out, said.told()
+
+
+def test_lang_splat_export(on_run: dict[str, Future[Ended]], folder: Path) -> None:
+    said = _succeeded(on_run, "export")
+    assert (folder / "red.ply").read_bytes().startswith(b"ply")
+    assert "red: 0." in said.out and "red.ply" in said.out, said.told()

@@ -12,7 +12,14 @@ from lang_splat_ns.language.relevancy import choose_level, relevancy
 from lang_splat_ns.language.splat_field import SplatField
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lang_splat_ns.langsplat.model import LangSplatModel
+    from lang_splat_ns.language.autoencoder import SceneAutoencoder
+    from lang_splat_ns.language.codebook import Codebook
+
+_NO_CODE = 1e-8
+"""Squared length below which a code is none: no Gaussian with language was hit."""
 
 
 class LangSplatField(SplatField):
@@ -44,6 +51,18 @@ class LangSplatField(SplatField):
         """Relevancy of each Gaussian's own code: [Q, L, N]."""
         return self._compare(self._model.unit_codes(), query)
 
+    def known(self) -> Tensor:
+        """Gaussians that have a code: bool [L, N]."""
+        return (self._model.unit_codes().square().sum(-1) > _NO_CODE).T
+
+    def codebooks(self) -> tuple[Codebook, ...]:
+        """The decoded codes, compressed, since 512 numbers for each Gaussian would be gigabytes."""
+        # Imported here: a bare GPU machine has no scipy.
+        from lang_splat_ns.language.codebook import compress
+
+        codes, decoder = self._model.unit_codes(), self._model.require_language().autoencoder
+        return tuple(compress(_Decoded(codes[:, level], decoder)) for level in range(codes.shape[1]))
+
     def colors(self, blended: Tensor) -> Tensor:
         """The coarsest level's codes as colours: [H, W, 3]."""
         unit = torch.nn.functional.normalize(self._by_level(blended)[..., 0, :], dim=-1)
@@ -63,5 +82,27 @@ class LangSplatField(SplatField):
             chunks = decoder.decode_in_chunks(codes[:, level])
             scores = torch.cat([relevancy(chunk, positives, negatives, texts.temperature) for chunk in chunks], dim=-1)
             # A code of length zero means that no Gaussian with language was hit there.
-            levels.append(scores * (codes[:, level].square().sum(-1) > 1e-8))
+            levels.append(scores * (codes[:, level].square().sum(-1) > _NO_CODE))
         return torch.stack(levels, dim=1)
+
+
+class _Decoded:
+    """One level's codes [N, C] as unit features; see `language.features.Features`."""
+
+    def __init__(self, codes: Tensor, decoder: SceneAutoencoder) -> None:
+        self._codes, self._decoder = codes.detach(), decoder
+
+    def __len__(self) -> int:
+        """Number of Gaussians."""
+        return len(self._codes)
+
+    @property
+    def dim(self) -> int:
+        """Length of the features."""
+        return self._decoder.dim
+
+    def rows(self, which: slice | np.ndarray) -> Tensor:
+        """Features of some Gaussians: float32 [n, D]."""
+        codes = self._codes[which]
+        decoded = torch.cat(list(self._decoder.decode_in_chunks(codes)))
+        return decoded * (codes.square().sum(-1, keepdim=True) > _NO_CODE)

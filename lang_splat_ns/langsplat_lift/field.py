@@ -40,10 +40,19 @@ class LiftedField(SplatField):
         codebooks: one per level, coarse to fine.
         levels: names of the levels.
         mode: how prompts are answered.
+        of_objects: entries are objects that views agree on, and not what features happen to have in common.
     """
 
-    def __init__(self, model: Splatter, codebooks: Sequence[Codebook], levels: Sequence[str], mode: QueryMode) -> None:
+    def __init__(
+        self,
+        model: Splatter,
+        codebooks: Sequence[Codebook],
+        levels: Sequence[str],
+        mode: QueryMode,
+        of_objects: bool = False,
+    ) -> None:
         super().__init__(model)
+        self._of_objects = of_objects
         self._codebooks, self._levels, self._mode = tuple(codebooks), tuple(levels), mode
         self._last: _Remembered | None = None
 
@@ -75,6 +84,18 @@ class LiftedField(SplatField):
         """Relevancy of every Gaussian, looked up in the codebook: [Q, L, N]."""
         return gaussian_scores(self._codebooks, *self._embedded(query), self._model.texts().temperature)
 
+    def known(self) -> Tensor:
+        """Gaussians with an entry that is known: bool [L, N]."""
+        return torch.stack([book.spread(_is_known(book)[None])[0] > 0 for book in self._codebooks])
+
+    def codebooks(self) -> tuple[Codebook, ...]:
+        """What the answers are looked up in."""
+        return self._codebooks
+
+    def objects(self, level: str) -> Tensor | None:
+        """The consensus object that has the most of each Gaussian; see `SplatField.objects`."""
+        return self._codebooks[self.levels.index(level)].index[:, 0].long() if self._of_objects else None
+
     def colors(self, blended: Tensor) -> Tensor:
         """The coarsest level's features as colours: [H, W, 3]."""
         return blended[..., :3]
@@ -103,6 +124,11 @@ class LiftedField(SplatField):
         # A pixel that hardly anything covers has no evidence.
         unit = torch.where(blended.norm(dim=-1, keepdim=True) > 1e-4, F.normalize(blended, dim=-1), 0.0)
         return relevancy(unit, positives, negatives, self._model.texts().temperature)
+
+
+def _is_known(book: Codebook) -> Tensor:
+    """1 for entries of which something is known: float [K]."""
+    return (book.entries.norm(dim=-1) > 0).float()
 
 
 def principal_colors(entries: Tensor) -> Tensor:

@@ -73,7 +73,8 @@ class LangSplatLiftModel(LanguageSplatModel):
         mode = query_mode or self.config.query_mode
         if mode not in self._fields:
             # It remembers the last query's scores, which every further camera needs again.
-            self._fields[mode] = LiftedField(self, self.codebooks(), self.about_language()["levels"], mode)
+            levels, of_objects = self.about_language()["levels"], self.config.lift_method == "consensus"
+            self._fields[mode] = LiftedField(self, self.codebooks(), levels, mode, of_objects)
         return self._fields[mode]
 
     def codebooks(self) -> tuple[Codebook, ...]:

@@ -62,14 +62,20 @@ class Selection:
     """Gaussians that answer a query.
 
     Attributes:
-        scores: float [Q, N], relevancy per Gaussian.
-        mask: bool [Q, N], Gaussians above the prompt's threshold.
+        scores: float [Q, N], relevancy of each Gaussian by itself.
+        mask: bool [Q, N], Gaussians that belong to the prompt.
         chosen: for each prompt the index of the level that answers it.
+        peaks: for each prompt the highest relevancy that its threshold was derived from.
+        thresholds: for each prompt the relevancy that a place must exceed.
+        smoothed: float [Q, N], relevancy that was compared with the threshold; as `scores` where nothing is smoothed.
     """
 
     scores: Tensor
     mask: Tensor
     chosen: tuple[int, ...]
+    peaks: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    smoothed: Tensor
 
 
 class LanguageField(Protocol):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from lang_splat_ns.language.field import Query, RelevancyMaps, Selection
+from lang_splat_ns.language.field import Level, Query, RelevancyMaps, Selection
 from lang_splat_ns.language.relevancy import choose_level, resolve_threshold
 from lang_splat_ns.language.text import TextCache
 from lang_splat_ns.perception.encoders import Encoder
+from lang_splat_ns.splatting.neighbours import Neighbours
+
+if TYPE_CHECKING:
+    # Imports scipy, which a bare GPU machine does not have.
+    from lang_splat_ns.language.codebook import Codebook
 
 
 class Splatter(Protocol):
@@ -32,6 +37,10 @@ class Splatter(Protocol):
         Returns:
             Image [H, W, E], not divided by alpha, and alpha [H, W, 1].
         """
+        ...
+
+    def neighbours(self) -> Neighbours | None:
+        """What lies around each Gaussian; None if nobody looked, and each Gaussian then speaks for itself."""
         ...
 
 
@@ -71,18 +80,52 @@ class SplatField(ABC):
     def scores(self, query: Query) -> Tensor:
         """Raw relevancy of every Gaussian by itself: float [Q, L, N] in 0..1."""
 
+    def neighbours(self) -> Neighbours | None:
+        """What lies around each Gaussian, if somebody has looked."""
+        return self._model.neighbours()
+
+    @abstractmethod
+    def known(self) -> Tensor:
+        """Which Gaussians have a feature, at each level: bool [L, N]."""
+
+    @abstractmethod
+    def codebooks(self) -> tuple[Codebook, ...]:
+        """The features of all Gaussians as one codebook per level, coarse to fine, for whoever writes them down."""
+
+    def objects(self, level: Level) -> Tensor | None:
+        """The object that each Gaussian belongs to at a level, int64 [N], -1 for none.
+
+        None where the method does not know objects, only features.
+        """
+        del level
+        return None
+
     def relevancy(self, camera: Any, query: Query) -> RelevancyMaps:
         """Relevancy maps of one view; see `LanguageField.relevancy`."""
         blended, _ = self._model.blend(camera, self.channels(query))
         return self.answer(camera, blended, query)
 
     def select(self, query: Query) -> Selection:
-        """Gaussians that answer the query by themselves, at the level that suits it best."""
+        """Gaussians that answer the query together with their surroundings, at the level that suits it best.
+
+        A Gaussian by itself is a poor witness: features of single ones stray, and what no photo has seen (the inside
+        of an object, faint ones) has none. Levels, peaks and thresholds are therefore read off the mean over the
+        nearest Gaussians that have a feature (VALA smooths over ten neighbours too), as masks are read off smoothed
+        maps. `benchmarks/exported_objects.py` measures what that gives.
+        """
         scores = self.scores(query)
-        chosen = choose_level(scores, query.level, self.levels)
-        best = torch.stack([scores[prompt, level] for prompt, level in enumerate(chosen)])
-        limits = [resolve_threshold(float(row.max()) if row.numel() else 0.0, query.threshold) for row in best]
-        return Selection(best, torch.stack([row > limit for row, limit in zip(best, limits, strict=True)]), chosen)
+        smoothed = self._smoothed(scores)
+        chosen = choose_level(smoothed, query.level, self.levels)
+        prompts = torch.arange(len(chosen)), torch.tensor(chosen)
+        best = smoothed[prompts]
+        peaks = tuple(best.amax(-1).tolist()) if best.shape[-1] else (0.0,) * len(best)
+        limits = tuple(resolve_threshold(peak, query.threshold) for peak in peaks)
+        mask = best > best.new_tensor(limits)[:, None]
+        return Selection(scores[prompts], mask, chosen, peaks, limits, best)
+
+    def _smoothed(self, scores: Tensor) -> Tensor:
+        around = self._model.neighbours()
+        return scores if around is None else around.mean(scores, self.known())
 
     def silhouettes(self, camera: Any, masks: Tensor) -> Tensor:
         """Alpha of each selection [Q, N], drawn alone, with nothing in front of it: float [Q, H, W]."""

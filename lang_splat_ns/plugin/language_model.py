@@ -17,6 +17,7 @@ from lang_splat_ns.language.splat_field import SplatField
 from lang_splat_ns.language.text import TextCache
 from lang_splat_ns.plugin.prompts import Prompts, TextSide, prompt_outputs
 from lang_splat_ns.splatting.model import GaussianSplattingModel, GaussianSplattingModelConfig
+from lang_splat_ns.splatting.neighbours import Neighbours, nearest_neighbours
 
 
 @dataclass
@@ -39,6 +40,7 @@ class LanguageSplatModel(GaussianSplattingModel):
         """Make the Gaussians and the text side; the language part is still empty."""
         super().populate_modules()
         self._about_language: dict[str, Any] | None = None
+        self._neighbours: tuple[tuple[int, int, int], Neighbours] | None = None
         self.run_dir: Path | None = None
         self.text_side = TextSide("open_clip", "cpu")
         self.prompts = Prompts(self.texts, tuple(self.config.queries))
@@ -88,6 +90,14 @@ class LanguageSplatModel(GaussianSplattingModel):
     def blend(self, camera: Cameras, values: Tensor, only: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Composite values of the Gaussians as one camera sees them; see `language.splat_field.Splatter`."""
         return self.splat(camera.to(self.device), with_color=False, extra=values, only=only)
+
+    def neighbours(self) -> Neighbours:
+        """What lies around each Gaussian; found once, as long as no Gaussian moves."""
+        key = (self.means.data_ptr(), self.means._version, len(self.means))
+        if self._neighbours is None or self._neighbours[0] != key:
+            opacities = torch.sigmoid(self.opacities.detach()).squeeze(-1)
+            self._neighbours = key, nearest_neighbours(self.means, opacities)
+        return self._neighbours[1]
 
     # ---- Rendering ----
 
