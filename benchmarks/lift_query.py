@@ -61,6 +61,9 @@ class RandomScene:
         """Random words."""
         return self._texts
 
+    def neighbours(self) -> None:
+        """Nobody has looked."""
+
     def blend(self, camera: Tensor, values: Tensor, only: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The values as a camera [4, 4] sees them."""
         assert only is None, "nothing is left out here"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import checkpoint_of, lift_config, train
+from runs import checkpoint_of
 
 from lang_splat_ns.cli import main
 from lang_splat_ns.commands.lift import Lift
@@ -21,12 +21,6 @@ from lang_splat_ns.splatting.gaussians import Gaussians, Similarity, transform
 from lang_splat_ns.splatting.ply import write_ply
 
 NETWORKS: dict[str, Any] = {"segmenter": "felzenszwalb", "encoder": "colour-words"}
-
-
-@pytest.fixture(scope="module")
-def lifted(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished langsplat-lift run. Read it, do not train in it."""
-    return train(lift_config(tiny_scene, tmp_path_factory.mktemp("lifted")))
 
 
 def lift(out: Path, **options: Any) -> Path:

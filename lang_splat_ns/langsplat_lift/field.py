@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lang_splat_ns.language.codebook import Codebook, gaussian_scores
+from lang_splat_ns.language.calibration import calibrate, splat_scores
+from lang_splat_ns.language.codebook import Codebook
 from lang_splat_ns.language.field import Query, QueryMode, RelevancyMaps
 from lang_splat_ns.language.relevancy import choose_level, relevancy
 from lang_splat_ns.language.splat_field import SplatField, Splatter
@@ -34,6 +35,7 @@ class LiftedField(SplatField):
     Two ways to answer. `scalar` compares every entry with the prompt and blends the numbers: a few channels, and the
     answer belongs to the Gaussians, whatever the view. `feature` blends the features themselves and compares then, as
     the papers do. Relevancy is not linear, so the two differ where Gaussians of different objects share a pixel.
+    Both are calibrated by what the scene's other objects get (see `language.calibration`).
 
     Args:
         model: whose Gaussians they are.
@@ -75,14 +77,16 @@ class LiftedField(SplatField):
     def answer(self, camera: Any, blended: Tensor, query: Query) -> RelevancyMaps:
         """Relevancy of what was blended [H, W, 3 + Q * L]; the mode `feature` blends its features for it."""
         if self._mode == "feature":
-            values = torch.stack([self._by_features(camera, book, query) for book in self._codebooks], dim=1)
+            raw = torch.stack([self._by_features(camera, book, query) for book in self._codebooks], dim=1)
+            texts = self._embedded(query)
+            values = calibrate(self._codebooks, *texts, self._model.texts().temperature)(raw)
         else:
             values = blended[..., 3:].unflatten(-1, (len(query.positives), -1)).permute(2, 3, 0, 1)
         return RelevancyMaps(values, choose_level(values, query.level, self.levels), self.levels)
 
     def scores(self, query: Query) -> Tensor:
-        """Relevancy of every Gaussian, looked up in the codebook: [Q, L, N]."""
-        return gaussian_scores(self._codebooks, *self._embedded(query), self._model.texts().temperature)
+        """Calibrated relevancy of every Gaussian, looked up in the codebook: [Q, L, N]."""
+        return splat_scores(self._codebooks, *self._embedded(query), self._model.texts().temperature)
 
     def known(self) -> Tensor:
         """Gaussians with an entry that is known: bool [L, N]."""

@@ -42,6 +42,8 @@ def lift_model(model: LangSplatLiftModel, datamanager: Any, run_dir: Path) -> No
     """
     start, source = time.perf_counter(), datamanager.features
     file, cameras = run_dir / VOTES_FILE, datamanager.train_camera_copy()
+    # Masks are as fine as the photos, whatever size the training was content with.
+    cameras.rescale_output_resolution(1 / datamanager.config.camera_res_scale_factor)
     votes = get_votes(model, source, cameras, file, _of_other_runs(file))
     embeddings = [rows.to(model.device) for rows in stack_embeddings(votes, source.embeddings)]
     lifted = lift(votes, embeddings, LiftSettings(model.config.lift_method))
@@ -102,7 +104,7 @@ def prepare_counting(model: LangSplatLiftModel, source: FrameFeatureSource, came
     Args:
         model: has the Gaussians, and the corrections of the cameras' poses if those were optimized.
         source: has the label maps.
-        cameras: undistorted training cameras in the order of the source's photos, at the size of the training.
+        cameras: undistorted training cameras in the order of the source's photos, at the size that is counted at.
     """
     gaussians, poses = model.gaussians(), []
     for index in range(len(source.frames)):
