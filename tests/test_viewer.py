@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lang_splat_ns.plugin.viewer_panel import PromptBoxes, as_plain_markdown
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.language.field import Query
 from lang_splat_ns.language.text import TextCache
 from lang_splat_ns.plugin.prompts import Prompts
 from lang_splat_ns.plugin.runs import Run, frame_camera, open_run
-from lang_splat_ns.plugin.viewer_panel import PromptBoxes, as_plain_markdown
 
 
 class KnowsTwo:

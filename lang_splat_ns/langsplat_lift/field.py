@@ -75,6 +75,11 @@ class LiftedField(SplatField):
         """Relevancy of every Gaussian, looked up in the codebook: [Q, L, N]."""
         return gaussian_scores(self._codebooks, *self._embedded(query), self._model.texts().temperature)
 
+    def features(self, which: Tensor, level: int) -> Tensor:
+        """The codebook's rows of some Gaussians [M]: [M, D]."""
+        book = self._codebooks[level]
+        return book.rows(which.cpu().numpy())
+
     def colors(self, blended: Tensor) -> Tensor:
         """The coarsest level's features as colours: [H, W, 3]."""
         return blended[..., :3]

@@ -45,6 +45,7 @@ class LangSplatLiftModel(LanguageSplatModel):
     """
 
     config: LangSplatLiftModelConfig
+    method_name = "langsplat-lift"
 
     def populate_modules(self) -> None:
         """Make the Gaussians; the language part gets its shape when it is lifted or a checkpoint is loaded."""
@@ -70,6 +71,10 @@ class LangSplatLiftModel(LanguageSplatModel):
             # It remembers the last query's scores, which every further camera needs again.
             self._fields[mode] = LiftedField(self, self.codebooks(), self.about_language()["levels"], mode)
         return self._fields[mode]
+
+    def query_modes(self) -> tuple[QueryMode, ...]:
+        """Both ways, the configuration's choice first."""
+        return ("scalar", "feature") if self.config.query_mode == "scalar" else ("feature", "scalar")
 
     def codebooks(self) -> tuple[Codebook, ...]:
         """The codebook of each level, coarse to fine.
