@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import viser
 
@@ -27,7 +28,7 @@ CLICK_ACTIONS = {
 LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 0.5, 1.0
 """Below 0.5 a negative is nearer than the prompt, so no lower threshold makes sense."""
 
-LIKE_THIS, FLY, EXPORT, CLEAR, SNAPSHOT = "Similar", "Fly to", "Export .ply", "Clear", "Snapshot"
+LIKE_THIS, FLY, EXPORT, CLEAR, SNAPSHOT = "Alike", "Fly to", "Export .ply", "Clear", "Snapshot"
 
 
 @dataclass
@@ -70,6 +71,22 @@ class Widgets:
     def click_action(self) -> str:
         """What a click does: select, add, remove or off."""
         return next(action for action, label in CLICK_ACTIONS.items() if label == self.click.value)
+
+
+def on_press(group: viser.GuiButtonGroupHandle, act: Callable[[str, Any], None]) -> None:
+    """Call `act` with a button's label and the browser's handle, each time that it is pressed.
+
+    viser takes a row of buttons for a choice: pressing one again would be no change, and so no event. Without a value
+    each press is one.
+    """
+    group._impl.value = ""
+
+    def pressed(event: viser.GuiEvent[viser.GuiButtonGroupHandle]) -> None:
+        label = event.target.value
+        group._impl.value = ""
+        act(label, event.client)
+
+    group.on_click(pressed)
 
 
 def build(
@@ -135,7 +152,7 @@ def build(
         clicked = gui.add_markdown("")
         selection = gui.add_button_group(
             "Selection", [LIKE_THIS, FLY, CLEAR] if has_gaussians else [LIKE_THIS, CLEAR],
-            hint="Similar: query by the clicked object's embedding. Fly to: the photo's view that shows it best.",
+            hint="Alike: query by the clicked object's embedding. Fly to: the photo's view that shows it best.",
         )  # fmt: skip
         take = gui.add_button_group(
             "Take away", [EXPORT, SNAPSHOT] if has_gaussians else [SNAPSHOT],

@@ -91,7 +91,7 @@ class LanguagePanel(ViewerControl):
             layout.SNAPSHOT: lambda client: self._takeaways.snapshot(client),
         }
         for group in (ui.selection, ui.take):
-            group.on_click(lambda event: soon("press", lambda: self._press(actions[event.target.value], event.client)))
+            layout.on_press(group, lambda label, client: soon("press", lambda: self._press(actions[label], client)))
         self.viser_server.scene.on_pointer_event("click")(
             lambda event: soon("click", lambda: self._clicked(event.client, *event.screen_pos[0]))
         )
@@ -257,6 +257,7 @@ class LanguagePanel(ViewerControl):
         settings = self.widgets.settings()
         threshold = "auto" if settings.auto_threshold else settings.threshold
         self._empty_boxes()
+        self.widgets.clicked.content = ""
         self.session.change(query=like_all(self._picks, threshold), picked=None)
         self._apply_and_show()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from nerfstudio.viewer.render_state_machine import RenderAction
+from nerfstudio.viewer.render_state_machine import RenderAction, RenderStateMachine
+
+from lang_splat_ns.interrupts import uninterrupted
 
 
 def redraw(viewer: Any) -> None:
@@ -29,6 +32,29 @@ def redraw(viewer: Any) -> None:
             continue
         if machine is not None:
             machine.action(RenderAction("step", state))
+
+
+@uninterrupted()
+def offer_outputs(names: list[str]) -> None:
+    """Tell nerfstudio's lists which outputs this thread's render has, where they have changed.
+
+    nerfstudio does it too, but also chooses another output for its split screen then, and what follows from that is a
+    small, blurred picture after each new prompt.
+    """
+    machine = threading.current_thread()
+    if not isinstance(machine, RenderStateMachine) or not machine.output_keys:
+        return
+    panel = machine.viewer.control_panel
+    if panel.layer_depth:
+        # The viewer adds this one itself, to let the picture hide what is behind it.
+        names = [*names, "gl_z_buf_depth"]
+    if machine.output_keys == set(names):
+        return
+    for chooser in (panel._output_render, panel._split_output_render):
+        chooser.set_options(names)
+    # Where a chosen output is gone, its list has gone back to the first one.
+    machine.viewer.output_type_changed = machine.viewer.output_split_type_changed = True
+    machine.output_keys = set(names)
 
 
 def show_picture(viewer: Any, keep: tuple[str, ...] = ()) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lang_splat_ns.language.field import RelevancyMaps
 from lang_splat_ns.plugin.viewer.pictures import Found, find, lit_up, mask_picture, overlay
+from lang_splat_ns.plugin.viewer.redraw import offer_outputs
 from lang_splat_ns.plugin.viewer.session import IN_3D, Report, Session, View, drawn_in, is_any
 
 MOST_OUTPUTS = 8
@@ -33,6 +34,12 @@ def viewer_outputs(model: Any, camera: Cameras, obb_box: OrientedBox | None, ses
         obb_box: the viewer's crop.
         session: what is wanted.
     """
+    outputs = _outputs(model, camera, obb_box, session)
+    offer_outputs(list(outputs))
+    return outputs
+
+
+def _outputs(model: Any, camera: Cameras, obb_box: OrientedBox | None, session: Session) -> Outputs:
     view = session.view
     try:
         if model.has_language():

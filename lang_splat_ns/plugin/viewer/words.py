@@ -10,6 +10,9 @@ from lang_splat_ns.plugin.viewer.picking import LIKE_PICKED
 from lang_splat_ns.plugin.viewer.pictures import PALETTE
 from lang_splat_ns.plugin.viewer.session import IN_3D, Report, View
 
+LEAST_FIT = 0.3
+"""Relevancy below which a word does not describe what was clicked."""
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -36,7 +39,8 @@ def answers(view: View, report: Report, trouble: str, waiting: str = "") -> str:
     if view.query is not None:
         known = report.query == view.query and len(report.peaks) == len(view.query.positives)
         for index, text in enumerate(view.query.positives):
-            value = _score(report.peaks[index], report.areas[index]) if known else "…"
+            # What is drawn alone or hidden is no whole view, and its scores would mislead.
+            value = "" if view.mode in IN_3D else _score(report.peaks[index], report.areas[index]) if known else "…"
             lines.append(f"{chip(PALETTE[index % len(PALETTE)])} {escaped(_shown(text))} &#8194;{value}")
     if view.mode in IN_3D and report.selected is not None:
         lines.append(_drawn(view, report.selected))
@@ -52,7 +56,9 @@ def clicked(words: Sequence[tuple[str, float]] | None, count: int | None) -> str
     if words is None:
         lines.append("*Looking for words …*")
     elif words:
-        lines.append("**Looks like:** " + ", ".join(f"{escaped(word)} {score:.2f}" for word, score in words))
+        # One word is always said, others where they fit at all.
+        fitting = [words[0], *(pair for pair in words[1:] if pair[1] > LEAST_FIT)]
+        lines.append("**Looks like:** " + ", ".join(f"{escaped(word)} {score:.2f}" for word, score in fitting))
     return "\n\n".join(lines)
 
 
