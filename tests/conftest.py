@@ -28,3 +28,11 @@ def run(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from runs import langsplat_config, train
 
     return train(langsplat_config(tiny_scene, tmp_path_factory.mktemp("run")))
+
+
+@pytest.fixture(scope="session")
+def lifted(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished langsplat-lift run on it. Read it, do not train in it."""
+    from runs import lift_config, train
+
+    return train(lift_config(tiny_scene, tmp_path_factory.mktemp("lifted")))

@@ -15,12 +15,6 @@ from lang_splat_ns.language.field import Query
 from lang_splat_ns.plugin.runs import open_run
 
 
-@pytest.fixture(scope="module")
-def lifted(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished langsplat-lift run. Read it, do not train in it."""
-    return train(lift_config(tiny_scene, tmp_path_factory.mktemp("lifted")))
-
-
 def test_training_ends_with_a_lifted_checkpoint(lifted: Path) -> None:
     state = torch.load(checkpoint_of(lifted), weights_only=True)
     model = {key.removeprefix("_model."): value for key, value in state["pipeline"].items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import socket
 import time
@@ -69,6 +70,21 @@ class ViewerClient:
     def set(self, label: str, value: Any) -> None:
         """Type into a text box, or choose from a list."""
         self._send("GuiUpdateMessage", id=self.elements[label]["id"], updates={"value": value})
+
+    def press(self, label: str, button: str | bool = True) -> None:
+        """Press a button, or one of a row of them."""
+        self._send("GuiUpdateMessage", id=self.elements[label]["id"], updates={"value": button})
+
+    def click(self, x: float, y: float) -> None:
+        """Click into the view, at shares of its width and height."""
+        self._send(
+            "ScenePointerMessage", event_type="click", ray_origin=(0.0, 0.0, 2.0), ray_direction=(0.0, 1.0, 0.0),
+            screen_pos=((x, y),),
+        )  # fmt: skip
+
+    def says(self, *parts: str) -> bool:
+        """True if one of the panel's texts shows all of these; its markup is read as a browser does."""
+        return any(all(part in html.unescape(text) for part in parts) for text in self.texts.values())
 
     def wait(self, what: str, condition: Callable[[], Any], seconds: float = 90.0) -> None:
         """Listen until a condition holds; `what` names it in the error."""

@@ -137,8 +137,8 @@ class LanguageSplatModel(GaussianSplattingModel):
         """3DGS's outputs and nothing else."""
         return super().get_outputs_for_camera(camera, obb_box)
 
-    def show_in_viewer(self, session: Session) -> None:
-        """Let a panel say what the viewer's renders show."""
+    def show_in_viewer(self, session: Session | None) -> None:
+        """Let a panel say what the viewer's renders show; None ends that."""
         self._viewer_session = session
 
     # ---- State ----

@@ -1,8 +1,9 @@
-"""Renders of a splatting method as the panel wants to see them."""
+"""Renders of a language method as the panel wants to see them."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,39 +30,71 @@ def viewer_outputs(model: Any, camera: Cameras, obb_box: OrientedBox | None, ses
     viewer's render thread.
 
     Args:
-        model: a `LanguageSplatModel`.
+        model: any that has a `LanguageField`, with `has_language`, `why_no_language`, `language_field` and
+            `plain_outputs`.
         camera: of the viewer.
         obb_box: the viewer's crop.
         session: what is wanted.
     """
-    outputs = _outputs(model, camera, obb_box, session)
+    view, count = session.view, getattr(model, "num_points", 0)
+    outputs: Outputs | None = None
+    try:
+        if model.has_language():
+            outputs, report = answered_outputs(model, camera, obb_box, session, view)
+        else:
+            report = Report(count=count, trouble=model.why_no_language())
+    except IOChangeException:
+        raise
+    except Exception as error:
+        report = Report(query=view.query, count=count, trouble=str(error) or type(error).__name__)
+    if outputs is None:
+        outputs = model.plain_outputs(camera, obb_box)
+    session.reports.put(report)
     offer_outputs(list(outputs))
     return outputs
 
 
-def _outputs(model: Any, camera: Cameras, obb_box: OrientedBox | None, session: Session) -> Outputs:
-    view = session.view
-    try:
-        if model.has_language():
-            return _answered(model, camera, obb_box, session, view)
-        session.reports.put(Report(count=model.num_points, trouble=model.why_no_language()))
-    except IOChangeException:
-        raise
-    except Exception as error:
-        told = str(error) or type(error).__name__
-        session.reports.put(Report(query=view.query, count=model.num_points, trouble=told))
-    return model.plain_outputs(camera, obb_box)
-
-
 @torch.no_grad()
-def _answered(model: Any, camera: Cameras, obb_box: OrientedBox | None, session: Session, view: View) -> Outputs:
+def answered_outputs(
+    model: Any, camera: Cameras, obb_box: OrientedBox | None, session: Session, view: View
+) -> tuple[Outputs, Report]:
+    """Outputs of a model with a language part, and what was found in them; see `viewer_outputs`.
+
+    Raises:
+        IOChangeException: something else is wanted by now.
+        UserError: the query cannot be answered.
+    """
+    answer = _splatted if hasattr(model, "splat") else _plain
+    outputs, maps, seconds, drawn = answer(model, camera, obb_box, session, view)
+    _give_way(session, view)
+    found = None
+    if maps is not None and view.query is not None:
+        found = find(maps.best(), outputs["accumulation"], view.query.threshold)
+        outputs |= _prompt_outputs(maps, outputs["rgb"])
+    outputs["rgb"] = picture(view, outputs["rgb"], found, drawn.share)
+    peaks, areas = (found.peaks, found.areas) if found is not None else ((), ())
+    return outputs, Report(view.query, peaks, areas, seconds, getattr(model, "num_points", 0), drawn.count)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What a render knows of the selection: how much of each pixel was clicked [H, W, 1], and how many Gaussians."""
+
+    share: Tensor | None = None
+    count: int | None = None
+
+
+Answer = tuple[Outputs, RelevancyMaps | None, float, _Drawn]
+
+
+def _splatted(model: Any, camera: Cameras, obb_box: OrientedBox | None, session: Session, view: View) -> Answer:
+    """Everything in one pass of the rasterizer: colour, depth, the answer's channels, and what was clicked."""
     model.set_crop(obb_box)
-    field, count = model.language_field(view.query_mode), model.num_points
-    start = time.perf_counter()
+    field, start = model.language_field(view.query_mode), time.perf_counter()
     wanted = view.mode in IN_3D or view.picked is not None
-    selected = session.selected(view, field, model.step, count) if wanted else None
+    selected = session.selected(view, field, model.step, model.num_points) if wanted else None
     channels = [field.channels(view.query)]
-    if is_any(view.picked) and selected is not None:
+    if selected is not None and is_any(view.picked):
         channels.append(selected[:, None].float())
     extra = torch.cat(channels, dim=1) if len(channels) > 1 else channels[0]
     seconds = time.perf_counter() - start
@@ -70,19 +103,23 @@ def _answered(model: Any, camera: Cameras, obb_box: OrientedBox | None, session:
     )
     _give_way(session, view)
     outputs: Outputs = model.image_outputs(camera, image[..., :4], alpha, with_depth=True)
-    blended = image[..., 4 : 4 + channels[0].shape[1]]
+    blended, share = image[..., 4:].split([channels[0].shape[1], extra.shape[1] - channels[0].shape[1]], dim=-1)
     outputs["features_pca"] = torch.lerp(outputs["background"], field.colors(blended), alpha)
     start = time.perf_counter()
     maps = None if view.query is None else field.answer(camera, blended, view.query)
     seconds += time.perf_counter() - start
+    drawn = _Drawn(share if share.shape[-1] else None, None if selected is None else int(selected.sum()))
+    return outputs, maps, seconds, drawn
+
+
+def _plain(model: Any, camera: Cameras, obb_box: OrientedBox | None, session: Session, view: View) -> Answer:
+    """The model's own render, and the field's answer to the same camera, for methods without Gaussians."""
+    outputs = dict(model.plain_outputs(camera, obb_box))
     _give_way(session, view)
-    found = None if maps is None else find(maps.best(), alpha, view.query.threshold if view.query else "auto")
-    if maps is not None:
-        outputs |= _prompt_outputs(maps, outputs["rgb"])
-    share = image[..., 4 + channels[0].shape[1] :]
-    outputs["rgb"] = picture(view, outputs["rgb"], found, share if share.shape[-1] else None)
-    session.reports.put(_report(view, found, seconds, count, selected))
-    return outputs
+    start = time.perf_counter()
+    field = model.language_field(view.query_mode)
+    maps = None if view.query is None else field.relevancy(camera, view.query)
+    return outputs, maps, time.perf_counter() - start, _Drawn()
 
 
 def picture(view: View, rgb: Tensor, found: Found | None, share: Tensor | None) -> Tensor:
@@ -108,12 +145,6 @@ def _prompt_outputs(maps: RelevancyMaps, rgb: Tensor) -> Outputs:
 
     few = RelevancyMaps(maps.values[:MOST_OUTPUTS], maps.chosen[:MOST_OUTPUTS], maps.levels)
     return prompt_outputs(few, rgb)
-
-
-def _report(view: View, found: Found | None, seconds: float, count: int, selected: Tensor | None) -> Report:
-    peaks, areas = (found.peaks, found.areas) if found is not None else ((), ())
-    chosen = None if selected is None else int(selected.sum())
-    return Report(view.query, peaks, areas, seconds, count, chosen)
 
 
 def _give_way(session: Session, view: View) -> None:
