@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from viewer_client import listens
 
@@ -34,7 +36,9 @@ class Ended:
         return f"exit code {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
 
 
-def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *arguments: object, out: IO[str] | int = subprocess.PIPE, err: IO[str] | int = subprocess.PIPE
+) -> subprocess.Popen[str]:
     """Start a console script in a folder of its own."""
     name, *rest = map(str, arguments)
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,8 +47,8 @@ def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
         cwd=folder,
         env=_environment(folder.parent),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=out,
+        stderr=err,
         text=True,
     )
 
@@ -93,23 +97,28 @@ def wait_for_port(process: subprocess.Popen[str], port: int) -> None:
 
 
 @contextmanager
-def viewer(folder: Path, *arguments: object) -> Iterator[int]:
+def viewer(folder: Path, *arguments: object, stop: signal.Signals = signal.SIGTERM) -> Iterator[int]:
     """A command with a viewer, at a port of this machine alone; ends it, and fails where it has printed a traceback.
 
     Args:
         folder: its working directory.
         arguments: the command and its options, without those of the viewer's address.
+        stop: what ends it: SIGINT is Ctrl-C.
     """
     port = free_port()
     host = ("--viewer.websocket-host", "127.0.0.1", "--viewer.websocket-port", port)
-    process = start(folder, *arguments, *host)
-    trouble = ""
-    try:
-        wait_for_port(process, port)
-        yield port
-    except Exception as error:
-        trouble = repr(error)
-    finally:
-        process.terminate()
-    ended = finish(process)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Files, since a command that prints much would wait for somebody to read it.
+    with (folder / "out.txt").open("w+") as out, (folder / "err.txt").open("w+") as err:
+        process = start(folder, *arguments, *host, out=out, err=err)
+        trouble = ""
+        try:
+            wait_for_port(process, port)
+            yield port
+        except Exception as error:
+            trouble = repr(error)
+        finally:
+            process.send_signal(stop)
+        finish(process)
+    ended = Ended(process.returncode, (folder / "out.txt").read_text(), (folder / "err.txt").read_text())
     assert not trouble and "Traceback" not in ended.out + ended.err, f"{trouble}\n{ended.told()}"

@@ -41,12 +41,14 @@ class ViewerClient:
         elements: the newest state of every labelled input, by its label.
         texts: the newest content of every text block, by its id.
         images: number of renders received.
+        image: the newest of them, a JPEG.
     """
 
     def __init__(self, port: int) -> None:
         self.elements: dict[str, dict[str, Any]] = {}
         self.texts: dict[str, str] = {}
         self.images = 0
+        self.image = b""
         # A socket of our own keeps the environment's proxy out of it.
         own = socket.create_connection(("127.0.0.1", port), timeout=30)
         self._connection = connect(f"ws://127.0.0.1:{port}", sock=own, max_size=None)
@@ -97,10 +99,21 @@ class ViewerClient:
             for message in messages:
                 self._hear(message)
 
+    def hear(self) -> None:
+        """Take in what has come meanwhile."""
+        while True:
+            try:
+                messages = msgspec.msgpack.decode(self._connection.recv(timeout=0.0))
+            except TimeoutError:
+                return
+            for message in messages:
+                self._hear(message)
+
     def _hear(self, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind == "BackgroundImageMessage":
             self.images += 1
+            self.image = message["rgb_bytes"]
         elif kind == "GuiUpdateMessage":
             if "markdown" in message["updates"]:
                 self.texts[message["id"]] = message["updates"]["markdown"]

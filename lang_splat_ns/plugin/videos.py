@@ -122,7 +122,7 @@ def _write_mp4(out: Path, pictures: Iterable[np.ndarray], frames_per_second: flo
     try:
         for one in pictures:
             if writer is None:
-                writer = mediapy.VideoWriter(unfinished, shape=one.shape[:2], fps=frames_per_second)
+                writer = mediapy.VideoWriter(unfinished, shape=(one.shape[0], one.shape[1]), fps=frames_per_second)
                 writer.__enter__()
             writer.add_image(one)
             count += 1

@@ -109,8 +109,8 @@ def build(
         warning: shown above everything else, as markdown; empty for none.
     """
     gui = server.gui
-    modes = [mode for mode in MODES if has_gaussians or mode not in IN_3D]
-    mode = next((mode for mode in modes if mode == settings.mode), "relevancy")
+    modes: list[Mode] = [one for one in MODES if has_gaussians or one not in IN_3D]
+    mode: Mode = next((one for one in modes if one == settings.mode), "relevancy")
     with gui.add_folder("Language", order=order):
         if warning:
             gui.add_markdown(warning)
@@ -119,7 +119,8 @@ def build(
         )
         ask = gui.add_button("Query", icon=viser.Icon.SEARCH, hint="Ask now, without waiting for a pause in typing.")
         answers = gui.add_markdown("")
-        shown = gui.add_dropdown("Show", [MODE_LABELS[one] for one in modes], initial_value=MODE_LABELS[mode])
+        labels = [str(MODE_LABELS[one]) for one in modes]
+        shown = gui.add_dropdown("Show", labels, initial_value=MODE_LABELS[mode])
         opacity = gui.add_slider("Opacity", 0.0, 1.0, 0.05, settings.opacity, hint="How strongly answers are drawn.")
         with gui.add_folder("How prompts are read", expand_by_default=False):
             negatives = gui.add_text(

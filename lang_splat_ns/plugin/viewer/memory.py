@@ -73,7 +73,7 @@ def _merged(default: Settings, saved: dict[str, Any]) -> Settings:
     values: dict[str, Any] = {}
     for field in fields(Settings):
         value, known = saved.get(field.name), getattr(default, field.name)
-        if type(known) is float and type(value) in (int, float):
+        if isinstance(known, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
             # A slider has bounds, and JSON may hold any number.
             value = min(max(float(value), 0.0), 1.0)
         values[field.name] = value if type(value) is type(known) else known

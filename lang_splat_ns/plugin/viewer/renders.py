@@ -37,18 +37,20 @@ def viewer_outputs(model: Any, camera: Cameras, obb_box: OrientedBox | None, ses
         session: what is wanted.
     """
     view, count = session.view, getattr(model, "num_points", 0)
-    outputs: Outputs | None = None
+    answered: tuple[Outputs, Report] | None = None
+    trouble = ""
     try:
         if model.has_language():
-            outputs, report = answered_outputs(model, camera, obb_box, session, view)
+            answered = answered_outputs(model, camera, obb_box, session, view)
         else:
-            report = Report(count=count, trouble=model.why_no_language())
+            trouble = model.why_no_language()
     except IOChangeException:
         raise
     except Exception as error:
-        report = Report(query=view.query, count=count, trouble=str(error) or type(error).__name__)
-    if outputs is None:
-        outputs = model.plain_outputs(camera, obb_box)
+        trouble = str(error) or type(error).__name__
+    if answered is None:
+        answered = model.plain_outputs(camera, obb_box), Report(view.query, count=count, trouble=trouble)
+    outputs, report = answered
     session.reports.put(report)
     offer_outputs(list(outputs))
     return outputs
