@@ -38,7 +38,7 @@ def main() -> None:
         with open_page(port, 1280, 800) as page:
             page.field("Prompts").fill(arguments.text)
             page.press("Query")
-            page.says("% of the view")
+            page.says("ms per query")
             page.press("Fly to")
             page.page.wait_for_timeout(2000)
             page.settled()

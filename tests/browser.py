@@ -114,7 +114,7 @@ class Page:
 
         def same(picture: np.ndarray) -> bool:
             before, last[0] = last[0], picture
-            self.page.wait_for_timeout(500)
+            self.page.wait_for_timeout(1000)
             return float(np.abs(picture - before).max()) < 0.02
 
         return self.wait("the same picture twice", same)

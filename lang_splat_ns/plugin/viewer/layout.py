@@ -110,7 +110,8 @@ def build(
     """
     gui = server.gui
     modes: list[Mode] = [one for one in MODES if has_gaussians or one not in IN_3D]
-    mode: Mode = next((one for one in modes if one == settings.mode), "relevancy")
+    wished = [one for one in modes if one == settings.mode]
+    mode: Mode = wished[0] if wished else "relevancy"
     with gui.add_folder("Language", order=order):
         if warning:
             gui.add_markdown(warning)
