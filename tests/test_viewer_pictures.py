@@ -13,7 +13,7 @@ import torch
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.language.field import Query
-from lang_splat_ns.language.vocabulary import Vocabulary, read_words
+from lang_splat_ns.language.vocabulary import CHUNK, Vocabulary, read_words
 from lang_splat_ns.plugin.viewer import memory, words
 from lang_splat_ns.plugin.viewer.markup import as_plain_markdown
 from lang_splat_ns.plugin.viewer.memory import Settings, read_settings, write_settings
@@ -168,7 +168,8 @@ def test_words_fit_what_is_pointed_at() -> None:
     from lang_splat_ns.perception.colour_words import ColourWordsEncoder
 
     encoder = ColourWordsEncoder()
-    vocabulary = Vocabulary(encoder, ["red", "blue", "teapot", "green"])
+    vocabulary = Vocabulary(encoder, ["red", "blue", "teapot", "green", *["teapot"] * CHUNK])
+    assert vocabulary.learn_some() and not vocabulary.learn_some()
     assert vocabulary.words == ("red", "blue", "green"), "what the encoder does not know is left out"
     best = vocabulary.best(torch.from_numpy(encoder.embed_text(["crimson"])[0]), count=2)
     assert best[0][0] == "red" and best[0][1] > 0.5

@@ -12,11 +12,13 @@ from lang_splat_ns.language.text import TextCache, refused_texts
 from lang_splat_ns.perception.encoders import Encoder
 
 CHUNK = 16
-"""Words that are embedded at a time, so that a slow text tower can be stopped between two chunks."""
+"""Words that are embedded at a time, so that nobody waits long for a slow text tower."""
 
 
 class Vocabulary:
     """Words that an encoder can represent, with their embeddings.
+
+    A text tower can take seconds for all of them, so they are learned in pieces, by whoever has the time.
 
     Args:
         encoder: the scene's. One that brings its own phrases in Chinese is asked Chinese words.
@@ -25,18 +27,19 @@ class Vocabulary:
 
     def __init__(self, encoder: Encoder, words: Sequence[str] | None = None) -> None:
         chinese = any("一" <= letter <= "鿿" for letter in "".join(encoder.negatives))
-        asked = list(words or read_words("zh" if chinese else "en"))
+        self._ahead = list(words or read_words("zh" if chinese else "en"))
         # A cache of its own: renders wait for the lock of theirs.
         self._texts = TextCache(encoder)
         self.words: tuple[str, ...] = ()
-        for start in range(0, len(asked), CHUNK):
-            self._learn(asked[start : start + CHUNK])
 
-    def _learn(self, words: list[str]) -> None:
-        refused = refused_texts(self._texts.encoder, words)
-        known = [word for word in words if word not in refused]
+    def learn_some(self) -> bool:
+        """Embed the next few words; False once there is none left."""
+        some, self._ahead = self._ahead[:CHUNK], self._ahead[CHUNK:]
+        refused = refused_texts(self._texts.encoder, some)
+        known = [word for word in some if word not in refused]
         self._texts.embed(known)
         self.words += tuple(known)
+        return bool(self._ahead)
 
     def best(self, embedding: Tensor, count: int = 5) -> list[tuple[str, float]]:
         """The words that fit an embedding [D] best, with their relevancy; those that no negative beats come first."""

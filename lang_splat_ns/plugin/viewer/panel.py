@@ -181,7 +181,7 @@ class LanguagePanel(ViewerControl):
         level = self.widgets.level
         if not self._model.has_language():
             return
-        levels = ("auto", *self._model.about_language()["levels"])
+        levels = ("auto", *self._model.language_field(self.session.view.query_mode).levels)
         if level.options != levels:
             level.options = levels
             self._worker.soon("apply", self._apply)
@@ -241,6 +241,10 @@ class LanguagePanel(ViewerControl):
         """List the words that fit what was clicked last."""
         if self._vocabulary is None:
             self._vocabulary = Vocabulary(self._model.texts().encoder)
+        if self._vocabulary.learn_some():
+            # What is typed meanwhile comes first.
+            self._worker.soon("words", lambda: self._name(found))
+            return
         mask = self.session.view.picked
         count = None if mask is None else int(mask.sum())
         self.widgets.clicked.content = words.clicked(self._vocabulary.best(found.embedding), count)
