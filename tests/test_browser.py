@@ -58,11 +58,11 @@ def _slide(page: Page) -> None:
     page.slide("Opacity", "End")
     page.wait("more colour", lambda picture: _lit(picture).sum() > 0.9 * _lit(before).sum())
     page.page.get_by_text("How prompts are read").click()
-    page.page.get_by_role("checkbox", checked=True).first.click()
+    page.field("Auto threshold").click()
     page.slide("Threshold", "End")
     page.says("nothing above the threshold here")
     page.wait("nothing outlined", lambda picture: _lit(picture).sum() < 0.7 * _lit(before).sum())
-    page.page.get_by_role("checkbox").first.click()
+    page.field("Auto threshold").click()
     page.says("% of the view")
 
 

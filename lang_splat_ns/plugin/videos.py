@@ -51,6 +51,8 @@ def read_camera_path(file: Path) -> CameraPath:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         cameras, crop = get_path_from_json(content), get_crop_from_json(content)
+        # A JSON may hold whole numbers, which torch would take for integers.
+        cameras.camera_to_worlds = cameras.camera_to_worlds.float()
         seconds = float(content["seconds"])
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{file}: not a camera path of nerfstudio's viewer ({error!r}).") from error
