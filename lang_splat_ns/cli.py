@@ -15,6 +15,7 @@ from lang_splat_ns.commands.export import Export
 from lang_splat_ns.commands.features import Features
 from lang_splat_ns.commands.lift import Lift
 from lang_splat_ns.commands.query import QueryRun
+from lang_splat_ns.commands.render import RenderRun
 from lang_splat_ns.commands.weights import FetchWeights, ListWeights
 from lang_splat_ns.console import ERROR_CONSOLE
 from lang_splat_ns.errors import UserError
@@ -36,6 +37,7 @@ Commands = (
     | Annotated[QueryRun, subcommand("query")]
     | Annotated[Evaluate, subcommand("eval")]
     | Annotated[Export, subcommand("export")]
+    | Annotated[RenderRun, subcommand("render")]
     # A flag of the data set may stand on either side of the action: features --data D ls, features ls --data D.
     | CascadeSubcommandArgs[Annotated[Features, subcommand("features")]]
     | Weights

@@ -3,87 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from processes import Ended, finish, run, start, viewer
 from viewer_client import ViewerClient, fetch_page, listens
-
-import lang_splat_ns
-
-SCRIPTS = Path(sys.executable).parent
-TIMEOUT = 600
-"""Seconds; a busy machine takes several times what a quiet one does."""
 
 TRAIN = """--experiment-name tiny --vis tensorboard --pipeline.datamanager.segmenter felzenszwalb
     --pipeline.datamanager.encoder colour-words --pipeline.model.queries red --pipeline.model.autoencoder-epochs 2
     --pipeline.model.resolution-schedule 10 --pipeline.model.sh-degree-interval 10
     --optimizers.language-features.optimizer.lr 0.02""".split()
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    def told(self) -> str:
-        """All that it said, for assertions."""
-        return f"exit code {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
-
-
-def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    """Start a console script in a folder of its own."""
-    name, *rest = map(str, arguments)
-    folder.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(
-        [str(SCRIPTS / name), *rest],
-        cwd=folder,
-        env=_environment(folder.parent),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _environment(shared: Path) -> dict[str, str]:
-    checkout = str(Path(lang_splat_ns.__file__).parents[1])
-    path = os.pathsep.join(filter(None, (checkout, os.environ.get("PYTHONPATH"))))
-    # A wide terminal, so that messages and paths are not broken into lines.
-    ours = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2", "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
-    environment = {**os.environ, **ours, "PYTHONPATH": path}
-    if sys.dont_write_bytecode:
-        # Without bytecode on disk every one of these processes would compile all of torch and nerfstudio anew.
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        environment["PYTHONPYCACHEPREFIX"] = str(shared / "bytecode")
-    return environment
-
-
-def finish(process: subprocess.Popen[str]) -> Ended:
-    """Wait for a command; one that hangs is ended, and what it said still comes back."""
-    try:
-        out, err = process.communicate(timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        out, err = process.communicate()
-    return Ended(process.returncode, out, err)
-
-
-def run(folder: Path, *arguments: object) -> Ended:
-    """Run a console script to its end."""
-    return finish(start(folder, *arguments))
 
 
 @pytest.fixture(scope="module")
@@ -161,33 +95,18 @@ def on_run(workers: ThreadPoolExecutor, config: Path, folder: Path) -> dict[str,
 
 
 def test_ns_viewer_answers_prompts(config: Path, on_run: dict[str, Future[Ended]], folder: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    host = ("--viewer.websocket-host", "127.0.0.1", "--viewer.websocket-port", port)
-    process = start(folder / "viewer", "ns-viewer", "--load-config", config, *host)
-    trouble = ""
-    try:
-        _wait_for_port(process, port)
+    del on_run
+    with viewer(folder / "viewer", "ns-viewer", "--load-config", config) as port:
         # Other loopback addresses stand for the machine's other interfaces here.
         assert not listens("127.0.0.2", port)
         status, page = fetch_page(port)
         assert status == 200 and b"<html" in page
         with ViewerClient(port) as client:
             _ask_in_viewer(client)
-    except Exception as error:
-        trouble = repr(error)
-    finally:
-        process.terminate()
-    ended = finish(process)
-    assert not trouble and "Traceback" not in ended.err, f"{trouble}\n{ended.told()}"
-
-
-def _wait_for_port(process: subprocess.Popen[str], port: int) -> None:
-    end = time.monotonic() + TIMEOUT
-    while not listens("127.0.0.1", port):
-        assert process.poll() is None and time.monotonic() < end, "ns-viewer does not listen"
-        time.sleep(0.2)
+    # Another viewer begins where the last one ended.
+    with viewer(folder / "viewer", "ns-viewer", "--load-config", config) as port, ViewerClient(port) as client:
+        client.wait("the last prompts", lambda: client.elements.get("Prompts", {}).get("value") == "teal; 蓝色")
+        assert client.elements["Show"]["value"] == "Mask"
 
 
 def _ask_in_viewer(client: ViewerClient) -> None:
@@ -197,9 +116,9 @@ def _ask_in_viewer(client: ViewerClient) -> None:
     client.wait("a render", lambda: client.images)
     client.set("Prompts", "blue; <b>green</b>; {nonsense}")
     client.wait("an output per prompt", lambda: outputs <= set(client.elements["Output type"]["options"]))
-    # nerfstudio's own texts are among them, with markup of its own.
-    (status,) = (text for text in client.texts.values() if "blue" in text)
-    assert "nonsense" in status and not set("<{") & set(status), "typed markup reaches the page"
+    client.wait("both answers", lambda: client.says("blue", "green"))
+    client.wait("what is wrong", lambda: client.says("nonsense"))
+    assert not any(set("<{") & set(text) for text in client.texts.values() if "nonsense" in text and "span" not in text)
     client.set("Output type", "composited_1")
     # A moving camera interrupts renders, at any line; the viewer has to survive it.
     for number in range(60):
@@ -209,6 +128,14 @@ def _ask_in_viewer(client: ViewerClient) -> None:
     client.wait("renders after the camera has moved", lambda: client.images > seen + 2)
     client.set("Prompts", "")
     client.wait("the end of the prompts", lambda: not outputs & set(client.elements["Output type"]["options"]))
+    client.set("Prompts", "word " * 2000)
+    client.wait("a polite limit", lambda: client.says("characters"))
+    client.set("Prompts", ";".join(["red", "blue"] * 250))
+    client.wait("another", lambda: client.says("first 16 of 500 prompts"))
+    client.set("Prompts", "teal; 蓝色")
+    client.set("Show", "Mask")
+    client.wait("an answer in Chinese", lambda: client.says("teal", "蓝色"))
+    time.sleep(1.5)  # What is set is remembered after a pause.
 
 
 def test_ns_train_finishes(config: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import socket
 import time
@@ -40,12 +41,14 @@ class ViewerClient:
         elements: the newest state of every labelled input, by its label.
         texts: the newest content of every text block, by its id.
         images: number of renders received.
+        image: the newest of them, a JPEG.
     """
 
     def __init__(self, port: int) -> None:
         self.elements: dict[str, dict[str, Any]] = {}
         self.texts: dict[str, str] = {}
         self.images = 0
+        self.image = b""
         # A socket of our own keeps the environment's proxy out of it.
         own = socket.create_connection(("127.0.0.1", port), timeout=30)
         self._connection = connect(f"ws://127.0.0.1:{port}", sock=own, max_size=None)
@@ -70,6 +73,21 @@ class ViewerClient:
         """Type into a text box, or choose from a list."""
         self._send("GuiUpdateMessage", id=self.elements[label]["id"], updates={"value": value})
 
+    def press(self, label: str, button: str | bool = True) -> None:
+        """Press a button, or one of a row of them."""
+        self._send("GuiUpdateMessage", id=self.elements[label]["id"], updates={"value": button})
+
+    def click(self, x: float, y: float) -> None:
+        """Click into the view, at shares of its width and height."""
+        self._send(
+            "ScenePointerMessage", event_type="click", ray_origin=(0.0, 0.0, 2.0), ray_direction=(0.0, 1.0, 0.0),
+            screen_pos=((x, y),),
+        )  # fmt: skip
+
+    def says(self, *parts: str) -> bool:
+        """True if one of the panel's texts shows all of these; its markup is read as a browser does."""
+        return any(all(part in html.unescape(text) for part in parts) for text in self.texts.values())
+
     def wait(self, what: str, condition: Callable[[], Any], seconds: float = 90.0) -> None:
         """Listen until a condition holds; `what` names it in the error."""
         end = time.monotonic() + seconds
@@ -81,10 +99,21 @@ class ViewerClient:
             for message in messages:
                 self._hear(message)
 
+    def hear(self) -> None:
+        """Take in what has come meanwhile."""
+        while True:
+            try:
+                messages = msgspec.msgpack.decode(self._connection.recv(timeout=0.0))
+            except TimeoutError:
+                return
+            for message in messages:
+                self._hear(message)
+
     def _hear(self, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind == "BackgroundImageMessage":
             self.images += 1
+            self.image = message["rgb_bytes"]
         elif kind == "GuiUpdateMessage":
             if "markdown" in message["updates"]:
                 self.texts[message["id"]] = message["updates"]["markdown"]

@@ -63,6 +63,12 @@ class LangSplatField(SplatField):
         codes, decoder = self._model.unit_codes(), self._model.require_language().autoencoder
         return tuple(compress(_Decoded(codes[:, level], decoder)) for level in range(codes.shape[1]))
 
+    def features(self, which: Tensor, level: int) -> Tensor:
+        """Decoded codes of some Gaussians [M]: [M, D]."""
+        codes = self._model.unit_codes()
+        decoder = self._model.require_language().autoencoder
+        return torch.cat([*decoder.decode_in_chunks(codes[which.to(codes.device), level])])
+
     def colors(self, blended: Tensor) -> Tensor:
         """The coarsest level's codes as colours: [H, W, 3]."""
         unit = torch.nn.functional.normalize(self._by_level(blended)[..., 0, :], dim=-1)

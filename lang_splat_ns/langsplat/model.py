@@ -55,6 +55,7 @@ class LangSplatModel(LanguageSplatModel):
     """
 
     config: LangSplatModelConfig
+    method_name = "langsplat"
 
     def populate_modules(self) -> None:
         """Make the Gaussians; the language part gets its shape when its training starts or a checkpoint is loaded."""

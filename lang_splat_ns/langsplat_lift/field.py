@@ -100,6 +100,11 @@ class LiftedField(SplatField):
         """The consensus object that has the most of each Gaussian; see `SplatField.objects`."""
         return self._codebooks[self.levels.index(level)].index[:, 0].long() if self._of_objects else None
 
+    def features(self, which: Tensor, level: int) -> Tensor:
+        """The codebook's rows of some Gaussians [M]: [M, D]."""
+        book = self._codebooks[level]
+        return book.rows(which.cpu().numpy())
+
     def colors(self, blended: Tensor) -> Tensor:
         """The coarsest level's features as colours: [H, W, 3]."""
         return blended[..., :3]

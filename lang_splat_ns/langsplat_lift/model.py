@@ -50,6 +50,7 @@ class LangSplatLiftModel(LanguageSplatModel):
     """
 
     config: LangSplatLiftModelConfig
+    method_name = "langsplat-lift"
 
     def populate_modules(self) -> None:
         """Make the Gaussians; the language part gets its shape when it is lifted or a checkpoint is loaded."""
@@ -76,6 +77,10 @@ class LangSplatLiftModel(LanguageSplatModel):
             levels, of_objects = self.about_language()["levels"], self.config.lift_method == "consensus"
             self._fields[mode] = LiftedField(self, self.codebooks(), levels, mode, of_objects)
         return self._fields[mode]
+
+    def query_modes(self) -> tuple[QueryMode, ...]:
+        """Both ways, the configuration's choice first."""
+        return ("scalar", "feature") if self.config.query_mode == "scalar" else ("feature", "scalar")
 
     def codebooks(self) -> tuple[Codebook, ...]:
         """The codebook of each level, coarse to fine.

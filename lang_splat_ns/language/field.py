@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -97,4 +97,23 @@ class LanguageField(Protocol):
 
     def silhouettes(self, camera: Any, masks: Tensor) -> Tensor:
         """Alpha of each selection of Gaussians [Q, N], drawn alone: float [Q, H, W]. Raises as `select` does."""
+        ...
+
+
+@runtime_checkable
+class ReadsFeatures(Protocol):
+    """A field that also says what a place looks like to its encoder, so that a place can be asked for by a click."""
+
+    def embeddings(self, camera: Any) -> Tensor:
+        """The mean feature of what a camera of a few pixels sees: float [L, D], unit rows, zero where nothing is."""
+        ...
+
+    def average(self, level: int) -> Tensor:
+        """The mean feature of the whole scene at one level, which is what a place must beat to be told from the rest.
+
+        Embeddings of images are closer to each other than to any text, so that texts are no match for them.
+
+        Returns:
+            float [D], a unit row.
+        """
         ...

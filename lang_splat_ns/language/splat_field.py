@@ -43,6 +43,17 @@ class Splatter(Protocol):
         """What lies around each Gaussian; None if nobody looked, and each Gaussian then speaks for itself."""
         ...
 
+    def contributions(self, camera: Any) -> Tensor:
+        """How much of each Gaussian one camera sees, the sum of its blending weights over all pixels: float [N]."""
+        ...
+
+
+MOST_OWNERS = 64
+"""Gaussians that speak for what a small view sees; the rest contributes next to nothing."""
+
+SAMPLE = 4096
+"""Gaussians whose features are averaged for the scene's average."""
+
 
 class SplatField(ABC):
     """A `LanguageField` on Gaussians. A method says what is blended and how an answer is read off it.
@@ -99,6 +110,30 @@ class SplatField(ABC):
         """
         del level
         return None
+
+    @abstractmethod
+    def features(self, which: Tensor, level: int) -> Tensor:
+        """Features of some Gaussians, given by their indices [M]: float [M, D], unit rows, zero where none is known."""
+
+    def owners(self, camera: Any) -> tuple[Tensor, Tensor]:
+        """The Gaussians that a small view mostly shows, strongest first: indices [M] and contributions [M], M <= 64."""
+        seen = self._model.contributions(camera)
+        weights, which = seen.topk(min(MOST_OWNERS, len(seen)))
+        return which[weights > 0], weights[weights > 0]
+
+    def embeddings(self, camera: Any) -> Tensor:
+        """What a small view shows, at every level; see `field.ReadsFeatures`."""
+        which, weights = self.owners(camera)
+        if not len(which):
+            return torch.zeros(len(self.levels), self.encoder.dim, device=which.device)
+        rows = torch.stack([weights @ self.features(which, level) for level in range(len(self.levels))])
+        return torch.nn.functional.normalize(rows, dim=-1)
+
+    def average(self, level: int) -> Tensor:
+        """The scene's mean feature; see `field.ReadsFeatures`."""
+        count = len(self.channels(None))
+        sample = torch.linspace(0, count - 1, min(count, SAMPLE)).long()
+        return torch.nn.functional.normalize(self.features(sample, level).mean(0), dim=-1)
 
     def relevancy(self, camera: Any, query: Query) -> RelevancyMaps:
         """Relevancy maps of one view; see `LanguageField.relevancy`."""

@@ -76,13 +76,19 @@ class TextCache:
     Args:
         encoder: whose text side to ask.
         capacity: how many texts to remember; the least recently used are forgotten first.
+
+    Attributes:
+        hits: texts that were asked for and remembered.
+        misses: texts that the encoder had to embed.
     """
 
     def __init__(self, encoder: Encoder, capacity: int = 4096) -> None:
         self.encoder = encoder
         self.capacity = capacity
         self._rows: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._named: dict[str, np.ndarray] = {}
         self._lock = threading.Lock()
+        self.hits, self.misses = 0, 0
 
     @uninterrupted()
     def embed(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
@@ -93,14 +99,32 @@ class TextCache:
             UserError: the encoder (a plug-in, perhaps) returns rows of another shape than it promises.
         """
         with self._lock:
+            named = {text: self._named[text] for text in texts if text in self._named}
             known = {text: self._rows[text] for text in texts if text in self._rows}
-            missing = [text for text in dict.fromkeys(texts) if text not in known]
+            missing = [text for text in dict.fromkeys(texts) if text not in known and text not in named]
+            self.hits, self.misses = self.hits + len(known), self.misses + len(missing)
             if missing:
                 known.update(zip(missing, self._ask(missing), strict=True))
             self._remember(known)
+            known |= named
         if not texts:
             return torch.zeros(0, self.encoder.dim, device=device)
         return torch.from_numpy(np.stack([known[text] for text in texts])).to(device)
+
+    @uninterrupted()
+    def name(self, text: str, row: Tensor) -> None:
+        """Let `text` stand for an embedding that no text has, for example that of an object in the scene.
+
+        Args:
+            text: from now on it is never shown to the encoder.
+            row: what it stands for, a unit row. [D]
+        """
+        with self._lock:
+            self._named[text] = row.detach().float().cpu().numpy()
+
+    def is_named(self, text: str) -> bool:
+        """True if `text` stands for an embedding of its own."""
+        return text in self._named
 
     @property
     def temperature(self) -> float:

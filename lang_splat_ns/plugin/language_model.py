@@ -16,6 +16,7 @@ from lang_splat_ns.language.field import QueryMode
 from lang_splat_ns.language.splat_field import SplatField
 from lang_splat_ns.language.text import TextCache
 from lang_splat_ns.plugin.prompts import Prompts, TextSide, prompt_outputs
+from lang_splat_ns.plugin.viewer.session import Session, session_of_this_render
 from lang_splat_ns.splatting.model import GaussianSplattingModel, GaussianSplattingModelConfig
 from lang_splat_ns.splatting.neighbours import Neighbours, nearest_neighbours
 
@@ -35,6 +36,8 @@ class LanguageSplatModel(GaussianSplattingModel):
     """
 
     config: LanguageSplatModelConfig
+    method_name = "language splatting"
+    """What the viewer calls the method."""
 
     def populate_modules(self) -> None:
         """Make the Gaussians and the text side; the language part is still empty."""
@@ -42,6 +45,7 @@ class LanguageSplatModel(GaussianSplattingModel):
         self._about_language: dict[str, Any] | None = None
         self._neighbours: tuple[tuple[int, int, int], Neighbours] | None = None
         self.run_dir: Path | None = None
+        self._viewer_session: Session | None = None
         self.text_side = TextSide("open_clip", "cpu")
         self.prompts = Prompts(self.texts, tuple(self.config.queries))
 
@@ -57,6 +61,10 @@ class LanguageSplatModel(GaussianSplattingModel):
             UserError: there is no language part yet, or the method does not have that mode.
         """
         raise NotImplementedError
+
+    def query_modes(self) -> tuple[QueryMode, ...]:
+        """The ways in which prompts can be answered, the configuration's choice first."""
+        return ("feature",)
 
     def why_no_language(self) -> str:
         """Why prompts are not answered yet, and what to do, in one sentence."""
@@ -99,12 +107,31 @@ class LanguageSplatModel(GaussianSplattingModel):
             self._neighbours = key, nearest_neighbours(self.means, opacities)
         return self._neighbours[1]
 
+    def contributions(self, camera: Cameras) -> Tensor:
+        """How much of each Gaussian one camera sees: float [N]; see `language.splat_field.Splatter`.
+
+        The gradient of a rendered channel with respect to the Gaussians' values is exactly their blending weights.
+        """
+        with torch.enable_grad():
+            values = torch.zeros(self.num_points, 1, device=self.device, requires_grad=True)
+            image, _ = self.splat(camera.to(self.device), with_color=False, extra=values, frozen=True)
+            (weights,) = torch.autograd.grad(image.sum(), values)
+        return weights[:, 0]
+
     # ---- Rendering ----
 
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """3DGS's outputs, `features_pca`, and for each active prompt `relevancy_<i>` and `composited_<i>`."""
+        """3DGS's outputs, `features_pca`, and for each active prompt `relevancy_<i>` and `composited_<i>`.
+
+        In the viewer's own renders it is the panel that says what is asked, and how `rgb` shows the answer.
+        """
+        session = session_of_this_render(self._viewer_session)
+        if session is not None:
+            from lang_splat_ns.plugin.viewer.renders import viewer_outputs
+
+            return viewer_outputs(self, camera, obb_box, session)
         if not self.has_language():
-            return super().get_outputs_for_camera(camera, obb_box)
+            return self.plain_outputs(camera, obb_box)
         self.set_crop(obb_box)
         field, query = self.language_field(), self.prompts.active()
         with torch.no_grad():
@@ -115,6 +142,14 @@ class LanguageSplatModel(GaussianSplattingModel):
             if query is not None:
                 outputs |= prompt_outputs(field.answer(camera, blended, query), outputs["rgb"])
         return outputs
+
+    def plain_outputs(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
+        """3DGS's outputs and nothing else."""
+        return super().get_outputs_for_camera(camera, obb_box)
+
+    def show_in_viewer(self, session: Session | None) -> None:
+        """Let a panel say what the viewer's renders show; None ends that."""
+        self._viewer_session = session
 
     # ---- State ----
 

@@ -24,7 +24,7 @@ from lang_splat_ns.plugin.datamanager import LanguageDataManagerConfig, SplatDat
 from lang_splat_ns.plugin.labelled_frames import data_folder, labelled_frames, scene_labels
 from lang_splat_ns.plugin.prompts import TextSide
 from lang_splat_ns.plugin.start import start_from
-from lang_splat_ns.plugin.viewer_panel import PromptBoxes
+from lang_splat_ns.plugin.viewer.panel import LanguagePanel
 from lang_splat_ns.scenes.labels import PromptLanguage, SceneLabels
 from lang_splat_ns.splatting.model import GaussianSplattingModelConfig
 
@@ -108,12 +108,8 @@ class LanguagePipeline(SplatPipeline):
         super().__init__(config, *args, **kwargs)
         self.model.run_dir = config.run_dir
         self._connect_text_side()
-        self._boxes = boxes = PromptBoxes(self.model.prompts, self._why_no_answers)
-        # The viewer looks for elements among the attributes, and shows them in the order of these names.
-        self.prompt_box, self.prompt_negatives, self.prompt_status = boxes.positives, boxes.negatives, boxes.status
-
-    def _why_no_answers(self) -> str:
-        return "" if self.model.has_language() else self.model.why_no_language()
+        # The viewer looks for controls among the attributes.
+        self.language_panel = LanguagePanel(self)
 
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
         """Load a checkpoint's state; queries that its encoder cannot answer any more are dropped with a warning.
@@ -123,7 +119,7 @@ class LanguagePipeline(SplatPipeline):
         super().load_pipeline(loaded_state, step)
         if self.test_mode != "val" and not self.model.has_language():
             CONSOLE.print(f"[yellow]{escape(self.model.why_no_language())}[/yellow]", soft_wrap=True)
-        trouble = self._boxes.recheck()
+        trouble = self.model.prompts.recheck()
         if trouble:
             CONSOLE.print(f"[yellow]Queries of this run are not answered: {escape(trouble)}[/yellow]")
 

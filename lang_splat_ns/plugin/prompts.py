@@ -81,20 +81,30 @@ class Prompts:
         finally:
             self._silent = before
 
-    def submit(self, positives: str, negatives: str) -> str:
+    def submit(self, positives: str, negatives: str, most: int | None = None) -> str:
         """Take over text as a person types it; returns what is wrong with it and never raises for half-typed text.
 
         While nothing in a text can be understood the last query stays, so that the picture does not jump with every
         key; no text at all ends it.
+
+        Args:
+            positives: prompts, separated by ';'.
+            negatives: phrases that they must beat, separated likewise.
+            most: how many prompts to take over; None is all.
         """
         if not positives.strip():
             self.query = None
             return ""
         try:
+            prompts = parse_prompts(positives)
             against = parse_prompts(negatives) if negatives.strip() else ()
-            return self.ask(Query(parse_prompts(positives), against))
+            refused = self.ask(Query(prompts[:most], against))
         except UserError as error:
             return str(error)
+        if most is None or len(prompts) <= most:
+            return refused
+        left = f"Only the first {most} of {len(prompts)} prompts are shown here; lang-splat query takes them all."
+        return "\n".join(filter(None, (refused, left)))
 
     def ask(self, query: Query) -> str:
         """Take over what the encoder can represent of a query, if that is anything; returns what it cannot, by lines.

@@ -1,0 +1,1 @@
+"""The language panel in nerfstudio's viewer: type, see, click, take."""
