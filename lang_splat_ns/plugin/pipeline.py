@@ -68,7 +68,8 @@ class SplatPipeline(VanillaPipeline):
 
     def prepare_training(self) -> None:
         """What must be there before the first step."""
-        if self.config.model.init_from is not None:
+        # Methods without Gaussians have nothing to start from.
+        if getattr(self.config.model, "init_from", None) is not None:
             outputs = self.datamanager.train_dataparser_outputs
             frame = Similarity.from_dataparser(outputs.dataparser_transform, outputs.dataparser_scale)
             gaussians = read_gaussians(Path(self.config.model.init_from), frame, self.config.model.ply_frame)

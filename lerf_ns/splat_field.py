@@ -1,0 +1,132 @@
+"""lerf-splat's answers to text: every Gaussian is asked at the prompt's scale, and what it says is splatted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lang_splat_ns.language.field import Query, QueryMode, RelevancyMaps
+from lang_splat_ns.language.relevancy import choose_level
+from lang_splat_ns.language.splat_field import SplatField
+from lerf_ns.field import chunks
+from lerf_ns.language_part import LEVELS, PromptVectors
+from lerf_ns.scales import best_scales, relevancy_per_prompt
+
+if TYPE_CHECKING:
+    from lerf_ns.splat_model import LerfSplatModel
+
+_SOLID = 0.5
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is remembered of the last query, which the viewer asks again with every camera."""
+
+    query: Query
+    scales: tuple[float, ...]
+    scores: Tensor  # [Q, N]
+
+
+class LerfSplatField(SplatField):
+    """The `LanguageField` of a trained lerf-splat model.
+
+    A prompt's scale belongs to the scene and not to a view: it is looked for once, on a sample of solid Gaussians. In
+    the mode `scalar` all Gaussians are asked at it once, and every view blends one number per prompt. In the mode
+    `feature` every view blends the vectors of that scale and compares then.
+
+    Args:
+        model: whose Gaussians they are.
+        mode: how prompts are answered.
+    """
+
+    _model: LerfSplatModel
+
+    def __init__(self, model: LerfSplatModel, mode: QueryMode) -> None:
+        super().__init__(model)
+        self._mode = mode
+        self._last: _Answer | None = None
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The one level; the scale is chosen per prompt."""
+        return LEVELS
+
+    def channels(self, query: Query | None) -> Tensor:
+        """Colours, and in the mode `scalar` the prompts' scores: [N, 3 + Q]."""
+        if query is None or self._mode == "feature":
+            return self._gaussian_colors
+        return torch.cat([self._gaussian_colors, self._ask(query).scores.T], dim=1)
+
+    @torch.no_grad()
+    def answer(self, camera: Any, blended: Tensor, query: Query) -> RelevancyMaps:
+        """Relevancy of what was blended [H, W, 3 + Q]; the mode `feature` blends its vectors for it."""
+        if self._mode == "feature":
+            prompts, scales = self._prompts(query), self._search(query)
+            values = relevancy_per_prompt(lambda scale: self._by_features(camera, prompts, scale), scales)
+            values = values.unflatten(-1, blended.shape[:2])
+        else:
+            values, scales = blended[..., 3:].permute(2, 0, 1), self._ask(query).scales
+        values = values[:, None]
+        return RelevancyMaps(values, choose_level(values, query.level, LEVELS), LEVELS, scales)
+
+    def scores(self, query: Query) -> Tensor:
+        """Relevancy of every Gaussian by itself, at each prompt's scale: [Q, 1, N]."""
+        return self._ask(query).scores[:, None]
+
+    def colors(self, blended: Tensor) -> Tensor:
+        """The field at one scale as colours: [H, W, 3]."""
+        return blended[..., :3]
+
+    @cached_property
+    def _gaussian_colors(self) -> Tensor:
+        part, scale = self._model.require_language(), self._model.config.features_scale
+        return torch.cat([part.colours(vectors) for vectors in self._vectors(self._model.means, scale)])
+
+    def _ask(self, query: Query) -> _Answer:
+        last = self._last
+        if last is None or last.query != query:
+            prompts, scales = self._prompts(query), self._search(query)
+            scores = relevancy_per_prompt(lambda scale: self._compare(self._model.means, prompts, scale), scales)
+            # One assignment, since a render may be interrupted at any line.
+            self._last = last = _Answer(query, scales, scores)
+        return last
+
+    def _search(self, query: Query) -> tuple[float, ...]:
+        """Each prompt's scale."""
+        if self._last is not None and self._last.query == query:
+            return self._last.scales
+        means, config, prompts = self._model.means, self._model.config, self._prompts(query)
+        solid = means[torch.sigmoid(self._model.opacities[:, 0]) > _SOLID]
+        some = solid if len(solid) else means
+        some = some[:: max(1, len(some) // config.search_gaussians)]
+        return best_scales(lambda scale: self._compare(some, prompts, scale), config.candidate_scales())
+
+    def _prompts(self, query: Query) -> PromptVectors:
+        return PromptVectors(self._model.texts(), query, self._model.device)
+
+    def _compare(self, means: Tensor, prompts: PromptVectors, scale: float) -> Tensor:
+        """Relevancy of places [M, 3] at one scale: [Q, M]."""
+        return torch.cat([prompts.compare(vectors) for vectors in self._vectors(means, scale)], dim=-1)
+
+    def _vectors(self, means: Tensor, scale: float) -> Iterator[Tensor]:
+        """CLIP vectors of places at one scale, in parts that fit into memory."""
+        part = self._model.require_language().field
+        for piece in chunks(len(means), self._model.config.language_chunk):
+            with torch.no_grad():
+                features = part.read(means[piece])
+                vectors = part.clip(features, features.new_full((len(features), 1), scale))
+            yield vectors
+
+    def _by_features(self, camera: Any, prompts: PromptVectors, scale: float) -> Tensor:
+        """Relevancy of composited vectors at one scale: [Q, H * W]."""
+        blended, _ = self._model.blend(camera, torch.cat(list(self._vectors(self._model.means, scale))))
+        flat = blended.flatten(0, 1)
+        # A pixel that hardly anything covers has no evidence.
+        unit = torch.where(flat.norm(dim=-1, keepdim=True) > 1e-4, F.normalize(flat, dim=-1), 0.0)
+        return prompts.compare(unit)
