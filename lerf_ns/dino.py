@@ -42,6 +42,7 @@ class DinoExtractor:
     def _network(self) -> Any:
         from transformers import AutoModel
 
+        # The pooler of a published DINO has no weights, and nothing here reads it.
         return AutoModel.from_pretrained(str(self._folder)).to(self._device).eval()
 
     @property
