@@ -176,5 +176,3 @@ class LerfSplatDataManager(SplatDataManager):
     def features(self) -> PyramidSource:
         """Targets of the training photos' pixels."""
         return PyramidSource(self.train_dataset, self.config, Path(str(self.config.data)), str(self.device))
-
-

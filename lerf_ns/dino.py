@@ -56,7 +56,11 @@ class DinoExtractor:
         patch = int(self._network.config.patch_size)
         pixels = _resized(image, patch)
         keys: list[Tensor] = []
-        hook = _key_layer(self._network).register_forward_hook(lambda module, given, made: keys.append(made))
+
+        def remember(module: torch.nn.Module, given: Any, made: Tensor) -> None:
+            keys.append(made)
+
+        hook = _key_layer(self._network).register_forward_hook(remember)
         try:
             self._network(pixels.to(self._device), **_options(self._network))
         finally:

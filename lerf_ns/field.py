@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -107,7 +108,7 @@ def _network(inputs: int, outputs: int, width: int, hidden: int) -> nn.Module:
     """Fully connected layers without biases and with ReLU between them, as tiny-cuda-nn's CutlassMLP."""
     sides = [inputs, *[width] * hidden, outputs]
     layers: list[nn.Module] = []
-    for before, after in zip(sides[:-1], sides[1:], strict=True):
+    for before, after in pairwise(sides):
         linear = nn.Linear(before, after, bias=False)
         nn.init.xavier_uniform_(linear.weight)
         layers += [linear, nn.ReLU()]

@@ -96,6 +96,20 @@ class LanguagePart(nn.Module):
             "implementation": self.kind,
         }
 
+    def check_same(self, other: LanguagePart) -> None:
+        """Look whether a checkpoint's part can take this one's place, to which optimizers are bound.
+
+        Raises:
+            UserError: it has other sizes, or another implementation.
+        """
+        if self.field.shape != other.field.shape:
+            raise UserError("The checkpoint's language field was trained with another encoder or DINO network.")
+        if self.kind != other.kind:
+            raise UserError(
+                f"The checkpoint was trained with --pipeline.model.implementation {other.kind}; "
+                f"go on with the same, where now it is {self.kind}."
+            )
+
     def set_axes(self, vectors: Tensor) -> None:
         """Hang the colours on the directions in which the training's own vectors [M, D] differ most."""
         self.axes.copy_(principal_axes(vectors))

@@ -82,9 +82,7 @@ class LerfModel(AnsweringModel, PlainNerfacto):
 
     def prepare_language(self, source: PyramidSource) -> None:
         """Give the language part the shape that its targets ask for, before optimizers are made."""
-        part = LanguagePart(
-            self.config, source.encoder.dim, source.dino_dim, self.device, self.config.implementation
-        )
+        part = LanguagePart(self.config, source.encoder.dim, source.dino_dim, self.device, self.config.implementation)
         part.set_axes(source.pyramids.vectors)
         self.language, self._about_language = part, part.about(source.encoder.encoder_id)
 
@@ -119,9 +117,7 @@ class LerfModel(AnsweringModel, PlainNerfacto):
         """nerfacto's losses, and LERF's."""
         losses = super().get_loss_dict(outputs, batch, metrics_dict)
         if "clip" in outputs:
-            losses |= language_losses(
-                outputs["clip"], outputs["dino"], batch["language"], self.config.loss_weights()
-            )
+            losses |= language_losses(outputs["clip"], outputs["dino"], batch["language"], self.config.loss_weights())
         return losses
 
     # ---- Rendering ----
@@ -193,6 +189,8 @@ class LerfModel(AnsweringModel, PlainNerfacto):
         part = part_for_checkpoint(state, PART, self.config, self.device)
         if self.language is None:
             self.language = part
-        elif self.language.field.shape != part.field.shape:
-            raise UserError("The checkpoint's language field was trained with another encoder or DINO network.")
+            if part.kind != self.config.implementation:
+                self.rebuild(part.kind)
+        else:
+            self.language.check_same(part)
         return super().load_state_dict(state, **kwargs)

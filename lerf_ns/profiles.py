@@ -24,7 +24,7 @@ def shrink(config: Any, steps: int = 1500) -> None:
     model.use_appearance_embedding = False
     model.camera_optimizer.mode = "off"
     model.proposal_warmup = 200
-    model.proposal_weights_anneal_max_num_iters = steps // 10
+    model.proposal_weights_anneal_max_num_iters = max(1, steps // 10)
     model.num_lerf_samples = 6
     model.search_rays = 2048
     _small_language(model)

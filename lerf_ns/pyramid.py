@@ -20,9 +20,7 @@ from lerf_ns.tiles import PyramidPlan, TileGrid, cut_tiles, tile_layers
 _CROPS_AT_ONCE = 64
 
 
-def embed_pyramid(
-    image: npt.NDArray[np.uint8], encoder: Encoder, plan: PyramidPlan
-) -> list[npt.NDArray[np.float16]]:
+def embed_pyramid(image: npt.NDArray[np.uint8], encoder: Encoder, plan: PyramidPlan) -> list[npt.NDArray[np.float16]]:
     """Embed all tiles of a photo.
 
     An encoder that embeds crops gets the tiles as they are. Any other one gets them as regions of label maps, whose

@@ -44,7 +44,8 @@ class PyramidOptions:
     """Share of a tile's side between neighbouring tiles, for tiles of 0.15 of the height and more; smaller ones overlap
     less."""
     dino: str = "dino-vits8"
-    """Network whose features keep the field to the objects' borders: dino-vits8, dinov2-vits14, a repository, or none."""
+    """Network whose features keep the field to the objects' borders: dino-vits8, dinov2-vits14, a repository, or
+    none."""
 
     def perception(self) -> PerceptionSpec:
         """The encoder that these options stand for; LERF has no segmenter."""
@@ -122,7 +123,7 @@ class PyramidSource:
 
 
 def random_scales(count: int, device: torch.device | str) -> Tensor:
-    """Scales as LERF draws them: a size at random and a share towards the next one, which is uniform in 0..1. [count]"""
+    """Scales as LERF draws them, a size and a share of the way to the next one: uniform in 0..1. [count]"""
     return torch.rand(count, device=device)
 
 

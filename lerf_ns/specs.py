@@ -33,7 +33,9 @@ def language_optimizer(decay_steps: int | None) -> dict[str, Any]:
     return {"optimizer": RAdamOptimizerConfig(lr=1e-2, eps=1e-15, weight_decay=1e-9), "scheduler": decay}
 
 
-def _lerf(name: str, description: str, decay_steps: int, encoder: str = "open_clip", **model: Any) -> MethodSpecification:
+def _lerf(
+    name: str, description: str, decay_steps: int, encoder: str = "open_clip", **model: Any
+) -> MethodSpecification:
     return MethodSpecification(
         config=SafeTrainerConfig(
             method_name=name,

@@ -213,8 +213,8 @@ class LerfSplatModel(LanguageSplatModel):
         part = part_for_checkpoint(state, PART, self.config, self.device)
         if self.language is None:
             self.language = part
-        elif self.language.field.shape != part.field.shape:
-            raise UserError("The checkpoint's language field was trained with another encoder or DINO network.")
+        else:
+            self.language.check_same(part)
         self._fields = {}
         return super().load_state_dict(state, **kwargs)
 

@@ -68,7 +68,9 @@ class PyramidPlan:
 
     def grids(self, height: int, width: int) -> list[TileGrid]:
         """The tiles of a photo of this size, smallest first."""
-        return [self._grid(float(share), height, width) for share in np.linspace(self.smallest, self.largest, self.sizes)]
+        return [
+            self._grid(float(share), height, width) for share in np.linspace(self.smallest, self.largest, self.sizes)
+        ]
 
     def to_json(self) -> dict[str, float | int]:
         """The plan as a part of keys."""

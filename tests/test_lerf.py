@@ -149,7 +149,9 @@ def test_a_coarse_search_asks_few_rays(opened: dict[str, Run], monkeypatch: pyte
     heads: list[int] = []
     field = model.require_language().field
     original = field.clip
-    monkeypatch.setattr(field, "clip", lambda features, scales: heads.append(len(features)) or original(features, scales))
+    monkeypatch.setattr(
+        field, "clip", lambda features, scales: heads.append(len(features)) or original(features, scales)
+    )
     model.language_field().relevancy(camera, Query(("red",)))
     pixels, samples = 72 * 128, model.config.num_lerf_samples
     # The search, one full answer, and one place per ray for the features' colours.
@@ -198,7 +200,15 @@ def test_queries_through_the_command(runs: dict[str, Path], tmp_path: Path) -> N
 
     for method in ("lerf-lite", "lerf-splat"):
         out = tmp_path / method
-        arguments = ["query", "--load-config", str(runs[method] / "config.yml"), "--text", "red; blue", "--out", str(out)]
+        arguments = [
+            "query",
+            "--load-config",
+            str(runs[method] / "config.yml"),
+            "--text",
+            "red; blue",
+            "--out",
+            str(out),
+        ]
         assert main(arguments) in (0, None)
         content = json.loads((out / "query.json").read_text())
         assert content["method"] == method
@@ -206,7 +216,9 @@ def test_queries_through_the_command(runs: dict[str, Path], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("method", "stop_at", "steps"), [("lerf-lite", 4, 8), ("lerf-splat", 64, 68)])
-def test_resume_equals_not_having_stopped(tiny_scene: Path, tmp_path: Path, method: str, stop_at: int, steps: int) -> None:
+def test_resume_equals_not_having_stopped(
+    tiny_scene: Path, tmp_path: Path, method: str, stop_at: int, steps: int
+) -> None:
     def config(name: str, count: int) -> Any:
         make = lerf_splat_config if method == "lerf-splat" else lerf_config
         made = make(tiny_scene, tmp_path)
@@ -320,7 +332,10 @@ def test_missing_dino_switches_the_regulariser_off_and_says_so(
     config.pipeline.datamanager.dino = "nobody/has-this-dino"
     run = train(config)
     assert "without the DINO regulariser" in " ".join(capsys.readouterr().out.split())
-    assert torch.load(checkpoint_of(run), weights_only=True)["pipeline"]["_model._extra_state"]["language"]["dino_dim"] == 0
+    assert (
+        torch.load(checkpoint_of(run), weights_only=True)["pipeline"]["_model._extra_state"]["language"]["dino_dim"]
+        == 0
+    )
 
 
 @pytest.mark.parametrize("method", ["lerf-lite", "lerf-splat"])
@@ -335,7 +350,11 @@ def test_dino_trains_along(tiny_scene: Path, tmp_path: Path, method: str, monkey
             return image[::8, ::8].astype(np.float32) / 255.0
 
     monkeypatch.setattr("lerf_ns.source.DinoExtractor", Extractor)
-    config = lerf_config(tiny_scene, tmp_path, steps=2) if method == "lerf-lite" else lerf_splat_config(tiny_scene, tmp_path, 60, 2)
+    config = (
+        lerf_config(tiny_scene, tmp_path, steps=2)
+        if method == "lerf-lite"
+        else lerf_splat_config(tiny_scene, tmp_path, 60, 2)
+    )
     config.pipeline.datamanager.dino = "dino-vits8"
     state = torch.load(checkpoint_of(train(config)), weights_only=True)["pipeline"]
     heads = [value for key, value in state.items() if "language.field.dino_head" in key]

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -52,15 +53,16 @@ def test_grid_is_the_slow_one_dense_and_hashed() -> None:
     assert grid.dense.tolist() == [True, True, False, False, False]
     positions = torch.rand(50, 3)
     positions[0], positions[1] = 0.0, 1.0
-    found = grid(positions)
-    for index, position in enumerate(positions.double().tolist()):
-        assert np.allclose(found[index].detach(), slow_grid(grid, position), atol=2e-4), index
+    for found in (grid(positions), grid.slow(positions)):
+        for index, position in enumerate(positions.double().tolist()):
+            assert np.allclose(found[index].detach(), slow_grid(grid, position), atol=2e-4), index
 
 
-def test_gradient_of_the_table_is_torchs_own() -> None:
+@pytest.mark.parametrize("way", ["forward", "slow"])
+def test_gradient_of_the_table_is_torchs_own(way: str) -> None:
     grid = HashGrid(GridShape(4, 4, 20, log2_table=8, features=2))
     positions, wanted = torch.rand(30, 3), torch.randn(30, 8)
-    (grid(positions) * wanted).sum().backward()
+    (getattr(grid, way)(positions) * wanted).sum().backward()
     found, grid.table.grad = grid.table.grad, None
     rows, weights = grid.corners(positions)
     ((grid.table[rows] * weights[..., None]).sum(2).flatten(1) * wanted).sum().backward()
@@ -76,7 +78,7 @@ def tcnn_weights(shape: FieldShape) -> int:
 
     def network(inputs: int, outputs: int, hidden: int) -> int:
         sides = [up(inputs, 16), *[shape.width] * hidden, up(outputs, 16)]
-        return sum(before * after for before, after in zip(sides[:-1], sides[1:], strict=True))
+        return sum(before * after for before, after in pairwise(sides))
 
     total = network(shape.grid_dim + 1, shape.clip_dim, shape.clip_layers) + network(shape.grid_dim, shape.dino_dim, 1)
     for grid in shape.grids:
