@@ -16,7 +16,7 @@ def shrink(config: Any, steps: int = 1500) -> None:
     """
     config.max_num_iterations = steps
     manager, model = config.pipeline.datamanager, config.pipeline.model
-    manager.train_num_rays_per_batch = 1024
+    manager.train_num_rays_per_batch, manager.dino = 1024, "none"
     model.num_proposal_samples_per_ray = (64, 32)
     model.num_nerf_samples_per_ray = 24
     model.num_levels, model.log2_hashmap_size, model.max_res = 8, 16, 512
@@ -43,6 +43,7 @@ def shrink_splat(config: Any, geometry_steps: int = 900, language_steps: int = 6
     shorten(config, geometry_steps)
     config.max_num_iterations += language_steps
     model = config.pipeline.model
+    config.pipeline.datamanager.dino = "none"
     model.geometry_steps = geometry_steps
     model.language_decay_steps = language_steps
     _small_language(model)
