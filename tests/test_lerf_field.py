@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,3 +209,23 @@ def test_specs_import_nothing_heavy() -> None:
     code = f"import sys, lerf_ns.specs; print([name for name in {HEAVY!r} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip().splitlines()[-1] == "[]"
+
+
+def test_the_benchmark_runs_without_nerfstudio(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['nerfstudio'] = None\n"
+        "from benchmarks.gpu_lerf import main\n"
+        f"main(['--device', 'cpu', '--tiny', '--out', {str(tmp_path / 'out.json')!r}])"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    tiny = json.loads((tmp_path / "out.json").read_text())["tiny"]
+    assert tiny["steps_per_second"] > 0 and tiny["query_ms"] > 0
+
+
+def test_the_benchmarks_sizes_are_those_of_the_methods() -> None:
+    from benchmarks.gpu_lerf import METHODS
+    from lerf_ns import specs
+
+    for method, (shape, samples) in METHODS.items():
+        model = getattr(specs, method.replace("-", "_")).config.pipeline.model
+        assert model.field_shape(shape.clip_dim, 384) == shape and model.num_lerf_samples == samples

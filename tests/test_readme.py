@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import pytest
+
 from benchmarks.readme_tables import README, written_into
 
 
