@@ -86,15 +86,19 @@ class LerfSplatField(SplatField):
     @cached_property
     def _gaussian_colors(self) -> Tensor:
         part, scale = self._model.require_language(), self._model.config.features_scale
-        return torch.cat([part.colours(vectors) for vectors in self._vectors(self._model.means, scale)])
+        return torch.cat([part.colours(self._clip(read, scale)) for read in self._read(self._model.means)])
 
     def _ask(self, query: Query) -> _Answer:
         last = self._last
         if last is None or last.query != query:
             prompts, scales = self._prompts(query), self._search(query)
-            scores = relevancy_per_prompt(lambda scale: self._compare(self._model.means, prompts, scale), scales)
+            # What the grids hold is read once, however many scales the prompts have.
+            parts = [
+                relevancy_per_prompt(lambda scale, read=read: prompts.compare(self._clip(read, scale)), scales)
+                for read in self._read(self._model.means)
+            ]
             # One assignment, since a render may be interrupted at any line.
-            self._last = last = _Answer(query, scales, scores)
+            self._last = last = _Answer(query, scales, torch.cat(parts, dim=-1))
         return last
 
     def _search(self, query: Query) -> tuple[float, ...]:
@@ -104,28 +108,34 @@ class LerfSplatField(SplatField):
         means, config, prompts = self._model.means, self._model.config, self._prompts(query)
         solid = means[torch.sigmoid(self._model.opacities[:, 0]) > _SOLID]
         some = solid if len(solid) else means
-        some = some[:: max(1, len(some) // config.search_gaussians)]
-        return best_scales(lambda scale: self._compare(some, prompts, scale), config.candidate_scales())
+        reads = list(self._read(some[:: max(1, len(some) // config.search_gaussians)]))
+
+        def relevancy_at(scale: float) -> Tensor:
+            return torch.cat([prompts.compare(self._clip(read, scale)) for read in reads], dim=-1)
+
+        return best_scales(relevancy_at, config.candidate_scales())
 
     def _prompts(self, query: Query) -> PromptVectors:
         return PromptVectors(self._model.texts(), query, self._model.device)
 
-    def _compare(self, means: Tensor, prompts: PromptVectors, scale: float) -> Tensor:
-        """Relevancy of places [M, 3] at one scale: [Q, M]."""
-        return torch.cat([prompts.compare(vectors) for vectors in self._vectors(means, scale)], dim=-1)
-
-    def _vectors(self, means: Tensor, scale: float) -> Iterator[Tensor]:
-        """CLIP vectors of places at one scale, in parts that fit into memory."""
+    def _read(self, means: Tensor) -> Iterator[Tensor]:
+        """What the grids hold at places [M, 3], in parts that fit into memory."""
         part = self._model.require_language().field
         for piece in chunks(len(means), self._model.config.language_chunk):
             with torch.no_grad():
                 features = part.read(means[piece])
-                vectors = part.clip(features, features.new_full((len(features), 1), scale))
-            yield vectors
+            yield features
+
+    @torch.no_grad()
+    def _clip(self, features: Tensor, scale: float) -> Tensor:
+        """Vectors of what the grids hold, at one scale."""
+        return self._model.require_language().field.clip(features, features.new_full((len(features), 1), scale))
 
     def _by_features(self, camera: Any, prompts: PromptVectors, scale: float) -> Tensor:
         """Relevancy of composited vectors at one scale: [Q, H * W]."""
-        blended, _ = self._model.blend(camera, torch.cat(list(self._vectors(self._model.means, scale))))
+        blended, _ = self._model.blend(
+            camera, torch.cat([self._clip(read, scale) for read in self._read(self._model.means)])
+        )
         flat = blended.flatten(0, 1)
         # A pixel that hardly anything covers has no evidence.
         unit = torch.where(flat.norm(dim=-1, keepdim=True) > 1e-4, F.normalize(flat, dim=-1), 0.0)

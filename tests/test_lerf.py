@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,21 @@ def test_other_sizes_than_the_checkpoints_are_named(runs: dict[str, Path], opene
         model.load_state_dict(own)
     with pytest.raises(UserError, match="another method"):
         model.load_state_dict({})
+
+
+def test_runs_of_another_implementation(runs: dict[str, Path]) -> None:
+    """A run that was trained in torch opens where tiny-cuda-nn would be taken; the other way needs tiny-cuda-nn."""
+    model = open_run(runs["lerf-lite"] / "config.yml").pipeline.model
+    state = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        model.field.mlp_base.model[0].table.zero_()
+    model.config.implementation, model.language = "tcnn", None
+    model.load_state_dict(state)
+    assert model.config.implementation == "torch"
+    assert torch.equal(model.field.mlp_base.model[0].table, state["field.mlp_base.model.0.table"])
+    state["_extra_state"]["language"]["implementation"] = "tcnn"
+    with pytest.raises(UserError, match="tiny-cuda-nn, which is not here"):
+        model.load_state_dict(state)
 
 
 def test_photos_of_any_sizes_and_intrinsics(tiny_scene: Path, tmp_path: Path) -> None:
