@@ -12,7 +12,7 @@ from lang_splat_ns.errors import UserError
 from lang_splat_ns.language.field import Query
 from lang_splat_ns.language.relevancy import relevancy
 from lang_splat_ns.language.text import TextCache
-from lerf_ns.field import FieldShape, LerfField, LossWeights, make_grid_shapes, settle_implementation
+from lerf_ns.field import FieldShape, Implementation, LerfField, LossWeights, make_grid_shapes, settle_implementation
 from lerf_ns.pyramid import axis_colours, principal_axes
 from lerf_ns.scales import candidate_scales
 
@@ -80,7 +80,7 @@ class LanguagePart(nn.Module):
         self, options: LanguageFieldOptions, clip_dim: int, dino_dim: int, device: Any, implementation: Any = "tcnn"
     ) -> None:
         super().__init__()
-        self.kind = settle_implementation(implementation, device)
+        self.kind: Implementation = settle_implementation(implementation, device)
         self.field = LerfField(options.field_shape(clip_dim, dino_dim), self.kind)
         self.register_buffer("axes", torch.zeros(4, clip_dim))
         self.to(device)
