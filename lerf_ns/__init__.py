@@ -1,1 +1,1 @@
-"""Home of LERF; it registers no method yet."""
+"""LERF: language fields on nerfacto and on Gaussians."""

@@ -35,6 +35,16 @@ class SplatDataManager(FullImageDatamanager[InputDataset]):
         self.cached_train  # noqa: B018 - loading undistorts, which changes the cameras that are read next.
         return super().next_train(step)
 
+    def train_camera_copy(self) -> Cameras:
+        """All training cameras, undistorted, on the training device."""
+        self.cached_train  # noqa: B018 - see next_train.
+        return deepcopy(self.train_dataset.cameras).to(self.device)
+
+    def eval_camera_copy(self) -> Cameras:
+        """All evaluation cameras, undistorted, on the training device."""
+        self.cached_eval  # noqa: B018 - see next_train.
+        return deepcopy(self.eval_dataset.cameras).to(self.device)
+
     def get_extra_state(self) -> dict[str, Any]:
         """Which photos are still to come, and the sampler's random state, for a resume that changes nothing."""
         state: dict[str, Any] = {"unseen": [int(index) for index in self.train_unseen_cameras]}
@@ -104,8 +114,3 @@ class LanguageDataManager(SplatDataManager):
         """2D features of the training photos."""
         spec = self.config.perception()
         return FrameFeatureSource(self.train_dataset, spec, Path(str(self.config.data)), str(self.device))
-
-    def train_camera_copy(self) -> Cameras:
-        """All training cameras, undistorted, on the training device."""
-        self.cached_train  # noqa: B018 - see next_train.
-        return deepcopy(self.train_dataset.cameras).to(self.device)

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager
 
 from lang_splat_ns.evaluation.evaluator import LabelledFrame
 from lang_splat_ns.plugin.undistort import undistort_mask
 from lang_splat_ns.scenes.labels import FrameLabels, SceneLabels, read_labels
 
 
-def data_folder(manager: FullImageDatamanager) -> Path:
+def data_folder(manager: Any) -> Path:
     """Folder of the data set, beside whose photos labels lie."""
     data = Path(manager.config.data or manager.config.dataparser.data)
     return data if data.is_dir() else data.parent
 
 
-def scene_labels(manager: FullImageDatamanager) -> SceneLabels | None:
+def scene_labels(manager: Any) -> SceneLabels | None:
     """Labels beside the data, or None where there are none."""
     return read_labels(data_folder(manager))
 
 
-def labelled_frames(manager: FullImageDatamanager, labels: SceneLabels) -> list[LabelledFrame]:
+def labelled_frames(manager: Any, labels: SceneLabels) -> list[LabelledFrame]:
     """The evaluation photos that have labels, matched by exact file stem.
 
     Masks and boxes are scaled and undistorted as the photos are, so they fit renders of the evaluation cameras.
     """
-    manager.cached_eval  # noqa: B018 - undistorts the cameras that are read next.
-    dataset = manager.eval_dataset
-    cameras = deepcopy(dataset.cameras).to(manager.device)
+    dataset, cameras = manager.eval_dataset, manager.eval_camera_copy()
     distorted = deepcopy(dataset._dataparser_outputs.cameras)
     if manager.config.camera_res_scale_factor != 1.0:
         distorted.rescale_output_resolution(manager.config.camera_res_scale_factor)

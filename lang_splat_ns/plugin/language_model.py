@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,12 +10,11 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from torch import Tensor
 
-from lang_splat_ns.errors import UserError
 from lang_splat_ns.language.field import QueryMode
 from lang_splat_ns.language.splat_field import SplatField
-from lang_splat_ns.language.text import TextCache
-from lang_splat_ns.plugin.prompts import Prompts, TextSide, prompt_outputs
-from lang_splat_ns.plugin.viewer.session import Session, session_of_this_render
+from lang_splat_ns.plugin.answering import AnsweringModel
+from lang_splat_ns.plugin.prompts import prompt_outputs
+from lang_splat_ns.plugin.viewer.session import session_of_this_render
 from lang_splat_ns.splatting.model import GaussianSplattingModel, GaussianSplattingModelConfig
 from lang_splat_ns.splatting.neighbours import Neighbours, nearest_neighbours
 
@@ -29,7 +27,7 @@ class LanguageSplatModelConfig(GaussianSplattingModelConfig):
     """Prompts that every render answers (relevancy_0, composited_0, ...), for example for ns-render."""
 
 
-class LanguageSplatModel(GaussianSplattingModel):
+class LanguageSplatModel(AnsweringModel, GaussianSplattingModel):
     """3DGS with a language part that comes to exist during or after training.
 
     A method says how the part is made, and gives a `SplatField` that reads it.
@@ -42,14 +40,8 @@ class LanguageSplatModel(GaussianSplattingModel):
     def populate_modules(self) -> None:
         """Make the Gaussians and the text side; the language part is still empty."""
         super().populate_modules()
-        self._about_language: dict[str, Any] | None = None
         self._neighbours: tuple[tuple[int, int, int], Neighbours] | None = None
-        self.run_dir: Path | None = None
-        self._viewer_session: Session | None = None
-        self.text_side = TextSide("open_clip", "cpu")
-        self.prompts = Prompts(self.texts, tuple(self.config.queries))
-
-    # ---- What a method defines ----
+        self.start_answering(self.config.queries)
 
     def language_field(self, query_mode: QueryMode | None = None) -> SplatField:
         """The model as the viewer, the evaluator and the commands know it.
@@ -61,38 +53,6 @@ class LanguageSplatModel(GaussianSplattingModel):
             UserError: there is no language part yet, or the method does not have that mode.
         """
         raise NotImplementedError
-
-    def query_modes(self) -> tuple[QueryMode, ...]:
-        """The ways in which prompts can be answered, the configuration's choice first."""
-        return ("feature",)
-
-    def why_no_language(self) -> str:
-        """Why prompts are not answered yet, and what to do, in one sentence."""
-        raise NotImplementedError
-
-    # ---- The language part ----
-
-    def has_language(self) -> bool:
-        """True once the language part exists."""
-        return self._about_language is not None
-
-    def about_language(self) -> dict[str, Any]:
-        """What the language part was made with: `levels`, `encoder_id`, and what else its method keeps.
-
-        Raises:
-            UserError: there is none yet.
-        """
-        if self._about_language is None:
-            raise UserError(self.why_no_language())
-        return self._about_language
-
-    def texts(self) -> TextCache:
-        """The text side, which is that of the encoder that made the features, once there are any.
-
-        Raises:
-            UserError: it cannot be built, or is another one.
-        """
-        return self.text_side.cache(self._about_language["encoder_id"] if self._about_language else None)
 
     @torch.no_grad()
     def blend(self, camera: Cameras, values: Tensor, only: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -146,10 +106,6 @@ class LanguageSplatModel(GaussianSplattingModel):
     def plain_outputs(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         """3DGS's outputs and nothing else."""
         return super().get_outputs_for_camera(camera, obb_box)
-
-    def show_in_viewer(self, session: Session | None) -> None:
-        """Let a panel say what the viewer's renders show; None ends that."""
-        self._viewer_session = session
 
     # ---- State ----
 

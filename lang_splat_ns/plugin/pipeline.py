@@ -67,7 +67,8 @@ class SplatPipeline(VanillaPipeline):
 
     def prepare_training(self) -> None:
         """What must be there before the first step."""
-        if self.config.model.init_from is not None:
+        # Methods without Gaussians have nothing to start from.
+        if getattr(self.config.model, "init_from", None) is not None:
             start_from(Path(self.config.model.init_from), self.model, self.datamanager)
 
     def get_training_callbacks(
