@@ -79,10 +79,16 @@ class Page:
         self.page.get_by_role("button", name=name, exact=True).click()
 
     def slide(self, label: str, key: str) -> None:
-        """Move a slider by a key, for example Home for its lowest value."""
+        """Move a slider to its end by a key, Home or End; one that is still disabled is waited for."""
         thumb = self.page.locator(f'xpath=(//*[normalize-space(text())="{label}"]/following::*[@role="slider"])[1]')
-        thumb.focus()
-        thumb.press(key)
+        end = thumb.get_attribute("aria-valuemin" if key == "Home" else "aria-valuemax")
+        for _ in range(int(4 * PATIENCE)):
+            thumb.focus()
+            thumb.press(key)
+            self.page.wait_for_timeout(250)
+            if thumb.get_attribute("aria-valuenow") == end:
+                return
+        raise AssertionError(f"the slider {label} does not move")
 
     def says(self, text: str) -> None:
         """Wait until the page shows a text."""

@@ -23,6 +23,9 @@ SCENE_AVERAGE = "⟦scene average⟧"
 WINDOW = 3
 """Side in pixels of the view that a click looks at."""
 
+AS_DISTINCT = 0.05
+"""Cosines with the scene's average that differ by less are equal."""
+
 REACH = 3.0
 """How far apart, in typical distances between neighbours, two Gaussians of one object may be."""
 
@@ -68,13 +71,15 @@ def pick(model: Any, field: Any, camera: Cameras, level: str) -> Pick:
         model: whose field it is; gives the text side, and the Gaussians' centres where it has any.
         field: a field that `ReadsFeatures`.
         camera: see `camera_at`.
-        level: at which level to look; "auto" is the coarsest, since people click on things and not on their parts.
+        level: at which level to look; "auto" is the one at which the place differs most from the scene's average, and
+            of equals the coarsest, since people click on things and not on their parts.
 
     Raises:
         UserError: nothing is there.
     """
-    number = 0 if level == "auto" else field.levels.index(level)
-    embedding = field.embeddings(camera)[number]
+    embeddings = field.embeddings(camera)
+    number = _most_distinct(field, embeddings) if level == "auto" else field.levels.index(level)
+    embedding = embeddings[number]
     if not bool(embedding.any()):
         raise UserError("There is nothing under the click that was in a mask; click on something else.")
     query = name_pick(model.texts(), embedding, field.average(number), field.levels[number])
@@ -84,6 +89,14 @@ def pick(model: Any, field: Any, camera: Cameras, level: str) -> Pick:
     alike = field.select(query).mask[0]
     mask = connected(model.gaussians().means.detach(), alike, owners)
     return Pick(embedding, query, mask)
+
+
+def _most_distinct(field: Any, embeddings: Tensor) -> int:
+    """The level at which embeddings [L, D] are least like the scene's average; see `pick`."""
+    alike = [
+        float(row @ field.average(level)) if bool(row.any()) else float("inf") for level, row in enumerate(embeddings)
+    ]
+    return next(level for level, value in enumerate(alike) if value <= min(alike) + AS_DISTINCT)
 
 
 def name_pick(texts: TextCache, embedding: Tensor, average: Tensor, level: str) -> Query:
