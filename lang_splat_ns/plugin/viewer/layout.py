@@ -110,8 +110,7 @@ def build(
     """
     gui = server.gui
     modes: list[Mode] = [one for one in MODES if has_gaussians or one not in IN_3D]
-    wished = [one for one in modes if one == settings.mode]
-    mode: Mode = wished[0] if wished else "relevancy"
+    mode: Mode = modes[modes.index(settings.mode)] if settings.mode in modes else "relevancy"
     with gui.add_folder("Language", order=order):
         if warning:
             gui.add_markdown(warning)
