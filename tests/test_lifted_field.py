@@ -77,6 +77,18 @@ def test_the_next_query_does_not_get_the_last_ones_answer(scene: RandomScene) ->
         assert torch.equal(field.relevancy(camera, Query((("mug", "lamp")[turn],))).values, fresh[turn])
 
 
+def test_a_gaussian_of_no_known_entry_is_part_of_no_object(scene: RandomScene) -> None:
+    book = random_codebook(COUNT, CPU, 0)
+    book.entries[7] = 0
+    field = LiftedField(scene, [book], LEVELS[:1], "scalar", of_objects=True)
+    objects = field.objects("whole")
+    assert objects is not None
+    of_7 = book.index[:, 0] == 7
+    assert of_7.any() and (objects[of_7] == -1).all()
+    assert torch.equal(objects[~of_7], book.index[~of_7, 0].long())
+    assert make_field(scene, "scalar").objects("whole") is None
+
+
 def test_colours_are_stable_and_unknown_is_grey() -> None:
     entries = torch.nn.functional.normalize(torch.randn(6, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
     entries[2] = 0

@@ -98,7 +98,12 @@ class LiftedField(SplatField):
 
     def objects(self, level: str) -> Tensor | None:
         """The consensus object that has the most of each Gaussian; see `SplatField.objects`."""
-        return self._codebooks[self.levels.index(level)].index[:, 0].long() if self._of_objects else None
+        if not self._of_objects:
+            return None
+        book = self._codebooks[self.levels.index(level)]
+        first = book.index[:, 0].long()
+        # What mostly lies in no mask has an entry of which nothing is known.
+        return torch.where((first >= 0) & (_is_known(book)[first.clamp_min(0)] > 0), first, -1)
 
     def features(self, which: Tensor, level: int) -> Tensor:
         """The codebook's rows of some Gaussians [M]: [M, D]."""
