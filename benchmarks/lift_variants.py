@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from lang_splat_ns.scenes.labels import SceneLabels
 from lang_splat_ns.splatting.view_votes import view_votes
 from lang_splat_ns.splatting.votes import Votes, accumulate
 
-METHODS: tuple[LiftMethod, ...] = ("mean", "gated-median", "consensus")
+METHODS: tuple[LiftMethod, ...] = ("consensus", "gated-median", "mean")
 RANK = 96
 """Dimensions in which features are blended; what a scene's features span beyond them is less than its noise."""
 
@@ -208,35 +209,37 @@ def _rounded(summary: dict[str, float]) -> dict[str, float]:
     return {key: round(value, 4) for key, value in summary.items()}
 
 
-def measure_scene(config: Path) -> dict[str, Any]:
-    """Everything about one run."""
+def measure_scene(config: Path, found: dict[str, Any], publish: Callable[[], None]) -> None:
+    """Everything about one run, into `found`; `publish` is called after each method, since a scene takes minutes."""
     scene = open_scene(config)
     trained = scene.run.pipeline.evaluate_language()
     assert trained is not None, "the labels have been found before"
-    return {
+    found |= {
         "gaussians": len(scene.votes),
         "training_views": len(scene.votes.views),
         "encoder": scene.source.encoder.encoder_id,
         "votes_seconds": round(scene.vote_seconds, 2),
         "langsplat": _rounded(trained.summary),
         "oracle_2d": oracle(scene.run),
-        "lift": {method: measure(scene, method) for method in METHODS},
+        "lift": {},
     }
+    for method in METHODS:
+        found["lift"][method] = measure(scene, method)
+        publish()
 
 
 def main() -> None:
-    """Measure every run, write JSON after each."""
+    """Measure every run, write JSON after each method."""
     parser = argparse.ArgumentParser(description="Compare lift methods and query modes on trained, labelled runs.")
     parser.add_argument("--run", action="append", required=True, help="NAME=config.yml of a langsplat run; repeatable")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
     content: dict[str, Any] = {"facts": facts_of_machine(), "scenes": {}}
     for named in arguments.run:
         name, _, config = named.partition("=")
         CONSOLE.print(f"Scene {name}", markup=False)
-        content["scenes"][name] = measure_scene(Path(config))
-        if arguments.out is not None:
-            write_text(arguments.out, json.dumps(content, indent=2) + "\n")
+        found = content["scenes"].setdefault(name, {})
+        measure_scene(Path(config), found, lambda: write_text(arguments.out, json.dumps(content, indent=2) + "\n"))
 
 
 if __name__ == "__main__":
