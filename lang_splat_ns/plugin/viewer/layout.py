@@ -110,8 +110,9 @@ def build(
     """
     gui = server.gui
     modes: list[Mode] = [one for one in MODES if has_gaussians or one not in IN_3D]
-    wished = [one for one in modes if one == settings.mode]
-    mode: Mode = wished[0] if wished else "relevancy"
+    mode: Mode = "relevancy"
+    for one in modes:
+        mode = one if one == settings.mode else mode
     with gui.add_folder("Language", order=order):
         if warning:
             gui.add_markdown(warning)
