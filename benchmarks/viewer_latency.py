@@ -82,8 +82,9 @@ def _ask(client: ViewerClient, rounds: int) -> dict[str, Any]:
     client.wait("the panel", lambda: "Prompts" in client.elements)
     client.look()
     client.wait("a picture in full size", lambda: client.images and _size(client.image)[0] >= 500)
-    client.set("Prompts", "red")
-    client.wait("an answer", lambda: client.says("red", "."))
+    # None of those that are asked afterwards, since what is asked already makes no new picture.
+    client.set("Prompts", "yellow")
+    client.wait("an answer", lambda: client.says("yellow", "."))
     client.press("Selection", "Fly to")
     _rest(client, 3.0)
     seconds = []

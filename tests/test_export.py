@@ -14,7 +14,7 @@ from plyfile import PlyData
 from lang_splat_ns.cli import main
 from lang_splat_ns.file_names import MAX_BYTES, distinct_names, safe_name
 from lang_splat_ns.language.field import Query
-from lang_splat_ns.plugin.init_from import read_gaussians, run_frame
+from lang_splat_ns.plugin.init_from import read_start, run_frame
 from lang_splat_ns.plugin.runs import open_run
 
 
@@ -57,7 +57,7 @@ def test_an_object_and_the_scene_without_it_make_up_the_scene(
     export(run, tmp_path / "rest.ply", *options, "--remove")
     whole = all_gaussians(run)["means"]
     assert 0 < count(tmp_path / "blue.ply") < len(whole)
-    parts = [read_gaussians(tmp_path / name, _frame(run)).means for name in ("blue.ply", "rest.ply")]
+    parts = [read_start(tmp_path / name, _frame(run)).gaussians.means for name in ("blue.ply", "rest.ply")]
     both = torch.cat(parts)
     assert len(both) == len(whole)
     torch.testing.assert_close(both.sort(dim=0).values, whole.sort(dim=0).values, atol=1e-5, rtol=1e-5)
@@ -80,8 +80,8 @@ def test_gaussians_come_back_as_they_were_in_either_frame(lifted: Path, tmp_path
         lifted, tmp_path / "ns.ply", "--text", "sky blue", "--remove", "--threshold", "0.9", "--ply-frame", "nerfstudio"
     )
     frame = _frame(lifted)
-    back = read_gaussians(tmp_path / "rest.ply", frame).tensors()
-    stayed = read_gaussians(tmp_path / "ns.ply", frame, "nerfstudio").tensors()
+    back = read_start(tmp_path / "rest.ply", frame).gaussians.tensors()
+    stayed = read_start(tmp_path / "ns.ply", frame, "nerfstudio").gaussians.tensors()
     for name in ("means", "scales", "features_dc", "features_rest", "opacities"):
         torch.testing.assert_close(back[name], stayed[name], atol=1e-5, rtol=1e-5)
     dots = (torch.nn.functional.normalize(back["quats"]) * torch.nn.functional.normalize(stayed["quats"])).sum(-1)

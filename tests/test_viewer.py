@@ -18,7 +18,7 @@ from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.language.field import Query
 from lang_splat_ns.language.text import TextCache
-from lang_splat_ns.plugin.init_from import read_gaussians
+from lang_splat_ns.plugin.init_from import read_start
 from lang_splat_ns.plugin.prompts import Prompts
 from lang_splat_ns.plugin.runs import Run, frame_camera, open_run
 from lang_splat_ns.plugin.viewer.picking import camera_at, pick
@@ -225,7 +225,7 @@ def test_a_selection_leaves_in_the_data_sets_own_frame(opened: Run, tmp_path: Pa
     mask = torch.arange(model.num_points) % 5 == 0
     file = tmp_path / "selection.ply"
     file.write_bytes(selection_ply(model.gaussians(), mask, frame))
-    back = read_gaussians(file, frame)
+    back = read_start(file, frame).gaussians
     assert torch.allclose(back.means, model.gaussians().means.detach()[mask], atol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ TYPING_PAUSE = 0.3
 """Seconds without a key after which what is typed is asked."""
 COMPLAINT_PAUSE = 1.5
 """Seconds without a key after which it is also said what is wrong with it: half a word is no mistake."""
+OVERDUE = 2.0
+"""Seconds after which a picture that has not come is asked for again."""
 MOST_PROMPTS = 16
 """Prompts that a viewer answers at a time. Each costs channels in every render, and nobody tells more colours apart."""
 
@@ -49,6 +52,7 @@ class LanguagePanel(ViewerControl):
         self._picks: list[Pick] = []
         self._vocabulary: Vocabulary | None = None
         self._asked: tuple[str, str] | None = None
+        self._overdue = 0.0
 
     # ---- Setting up ----
 
@@ -155,8 +159,12 @@ class LanguagePanel(ViewerControl):
             query_mode=settings.query_mode or None,
         )
         self._refresh()
-        redraw(self.viewer)
+        self._redraw()
         self._worker.soon("save", lambda: write_settings(self._run, ui.settings()), 0.5)
+
+    def _redraw(self) -> None:
+        self._overdue = time.monotonic() + OVERDUE
+        redraw(self.viewer)
 
     def _apply_and_show(self) -> None:
         self._apply()
@@ -175,6 +183,9 @@ class LanguagePanel(ViewerControl):
             self._report = report
             self._learn_levels()
             self._refresh()
+        if self.session.shown is not self.session.view and time.monotonic() > self._overdue:
+            # nerfstudio's render thread forgets a wish that comes just while it takes up another one.
+            self._redraw()
 
     def _learn_levels(self) -> None:
         """Offer the scene's levels, which exist once its language part does."""
@@ -220,7 +231,7 @@ class LanguagePanel(ViewerControl):
             self._take_in(found, action, field)
         self._complaint = ""
         show_picture(self.viewer)
-        redraw(self.viewer)
+        self._redraw()
         self._worker.soon("words", lambda: self._name(found))
 
     def _take_in(self, found: Pick, action: str, field: Any) -> None:

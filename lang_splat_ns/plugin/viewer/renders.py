@@ -51,6 +51,7 @@ def viewer_outputs(model: Any, camera: Cameras, obb_box: OrientedBox | None, ses
     if answered is None:
         answered = model.plain_outputs(camera, obb_box), Report(view.query, count=count, trouble=trouble)
     outputs, report = answered
+    session.shown = view
     session.reports.put(report)
     offer_outputs(list(outputs))
     return outputs

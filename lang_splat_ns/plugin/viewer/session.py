@@ -71,10 +71,15 @@ class Session:
 
     Renders may be interrupted at any line, so each change is one assignment, and reports go through a queue that is
     written in C.
+
+    Attributes:
+        view: what is wanted.
+        shown: what the last finished render has shown.
+        reports: what renders have found, oldest first.
     """
 
     def __init__(self) -> None:
-        self.view = View()
+        self.view = self.shown = View()
         self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._selected: _Remembered | None = None
 
