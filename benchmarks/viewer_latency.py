@@ -9,6 +9,7 @@ first picture at the viewer's full size has come, JPEG and all. The view is one 
 from __future__ import annotations
 
 import argparse
+import html
 import io
 import json
 import os
@@ -98,7 +99,7 @@ def _ask(client: ViewerClient, rounds: int) -> dict[str, Any]:
     width, height = _size(client.image)
     (status,) = (text for text in client.texts.values() if "Gaussians" in text and "cache" in text)
     return {
-        "scene": status.replace("&#183;", "·").replace("&#44;", ",").strip("*"),
+        "scene": html.unescape(status).strip("*"),
         "width": width,
         "height": height,
         "questions": len(seconds),

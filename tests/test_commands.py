@@ -106,7 +106,7 @@ def test_ns_viewer_answers_prompts(config: Path, on_run: dict[str, Future[Ended]
     # Another viewer begins where the last one ended.
     with viewer(folder / "viewer", "ns-viewer", "--load-config", config) as port, ViewerClient(port) as client:
         client.wait("the last prompts", lambda: client.elements.get("Prompts", {}).get("value") == "teal; 蓝色")
-        assert client.elements["Show"]["value"] == "Mask"
+        client.wait("the last mode", lambda: client.elements.get("Show", {}).get("value") == "Mask")
 
 
 def _ask_in_viewer(client: ViewerClient) -> None:

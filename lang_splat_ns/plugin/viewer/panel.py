@@ -83,7 +83,7 @@ class LanguagePanel(ViewerControl):
         ui, soon = self.widgets, self._worker.soon
         for box in (ui.prompts, ui.negatives):
             box.on_update(lambda _: self._typed(TYPING_PAUSE, COMPLAINT_PAUSE))
-        ui.ask.on_click(lambda _: self._typed(0.0, 0.01))
+        ui.ask.on_click(lambda _: self._pressed_query())
         for element in (ui.opacity, ui.level, ui.auto_threshold, ui.threshold, ui.query_mode):
             element.on_update(lambda _: soon("apply", self._apply, 0.03))
         ui.mode.on_update(lambda _: soon("apply", self._apply_and_show))
@@ -110,11 +110,19 @@ class LanguagePanel(ViewerControl):
         self._worker.soon("ask", self._ask, pause)
         self._worker.soon("complain", self._complain, complaint_pause)
 
-    def _ask(self) -> None:
-        """Ask what is in the boxes, as far as it can be understood."""
+    def _pressed_query(self) -> None:
+        # Also a picture again: a busy browser may have shown a small one after the full one, since it unpacks both at
+        # a time.
+        self._worker.soon("ask", lambda: self._ask(again=True))
+        self._worker.soon("complain", self._complain, 0.01)
+
+    def _ask(self, again: bool = False) -> None:
+        """Ask what is in the boxes, as far as it can be understood; draw anew even if it is the same where `again`."""
         ui = self.widgets
         asked = (ui.prompts.value, ui.negatives.value)
         if asked == self._asked:
+            if again:
+                self._redraw()
             return
         self._asked, self._complaint = asked, ""
         if self._texts is None:
