@@ -64,4 +64,5 @@ def lifted(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a finished langsplat-lift run on it. Read it, do not train in it."""
     from runs import lift_config, train
 
-    return train(lift_config(tiny_scene, tmp_path_factory.mktemp("lifted")))
+    # Things must have taken shape, or no view tells them from what is behind.
+    return train(lift_config(tiny_scene, tmp_path_factory.mktemp("lifted"), geometry=240))

@@ -78,7 +78,8 @@ class SplatFake(FakeField):
 
     def select(self, query: Query) -> Selection:
         mask = torch.stack([torch.from_numpy(self.SELECTED[text]).flatten() for text in query.positives])
-        return Selection(mask.float(), mask, (0,) * len(mask))
+        some = (0.9,) * len(mask)
+        return Selection(mask.float(), mask, (0,) * len(mask), some, some, mask.float())
 
     def silhouettes(self, camera: str, masks: torch.Tensor) -> torch.Tensor:
         return masks.reshape(-1, H, W).float()

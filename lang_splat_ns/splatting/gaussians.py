@@ -200,12 +200,13 @@ def _rotate_harmonics(rest: Tensor, rotation: np.ndarray) -> Tensor:
     directions = torch.nn.functional.normalize(torch.randn(64, 3, generator=generator, dtype=torch.float64), dim=-1)
     before = spherical_harmonics_basis(degree, directions)  # [64, K]
     after = spherical_harmonics_basis(degree, directions @ torch.from_numpy(rotation).T)
-    rotated = torch.empty_like(rest)
+    rotated = torch.empty_like(rest, requires_grad=False)
     for band in range(1, degree + 1):
         columns = slice(band * band, (band + 1) ** 2)
         matrix = torch.linalg.lstsq(after[:, columns], before[:, columns]).solution.to(rest.device)  # [2b + 1, 2b + 1]
         kept = slice(band * band - 1, (band + 1) ** 2 - 1)
         # In pieces, since the coefficients are most of a scene, and twice as large in float64.
-        for source, target in zip(rest.split(_ROWS), rotated.split(_ROWS), strict=True):
-            target[:, kept] = torch.einsum("ij,njc->nic", matrix, source[:, kept].double())
+        for start in range(0, len(rest), _ROWS):
+            rows = slice(start, start + _ROWS)
+            rotated[rows, kept] = torch.einsum("ij,njc->nic", matrix, rest[rows, kept].double()).to(rest)
     return rotated
