@@ -18,8 +18,8 @@ RESULTS = Path(__file__).parent / "results"
 
 _MARKS = "<!-- scores: python -m benchmarks.readme_tables -->", "<!-- end of scores -->"
 _HEAD = (
-    "| scene | networks | minutes | PSNR | mean IoU | in 2D | localisation | in 2D | absent rejected |",
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    "| scene | method | networks | minutes | PSNR | mean IoU | in 2D | localisation | in 2D | absent rejected |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
 )
 
 
@@ -41,14 +41,15 @@ def written_into(readme: str) -> str:
 
 def _demo() -> str:
     content = _load("demo")
-    return _row("demo", f"`{content['segmenter']}`, `{content['encoder']}`", content["seconds"], content["results"], {})
+    networks = f"`{content['segmenter']}`, `{content['encoder']}`"
+    return _row(f"demo | `{content['method_name']}`", networks, content["seconds"], content["results"], {})
 
 
 def _real_scene(name: str) -> str:
     content = _load(name)
     facts = content["facts"]
     networks = f"`{facts['segmenter']}`, `{facts['encoder'].split('/')[0]}`"
-    return _row(name, networks, sum(facts["seconds"].values()), content["results"], content["oracle_2d"])
+    return _row(f"{name} | `langsplat`", networks, sum(facts["seconds"].values()), content["results"], content["oracle_2d"])
 
 
 def _row(scene: str, networks: str, seconds: float, results: dict[str, Any], oracle: dict[str, Any]) -> str:

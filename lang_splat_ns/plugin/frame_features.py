@@ -33,7 +33,7 @@ from lang_splat_ns.perception.segmenters import LabelMaps, Segmenter, default_se
 from lang_splat_ns.perception.view_labels import read_view_labels, resize_labels
 from lang_splat_ns.plugin.undistort import undistort, undistort_ids
 
-LABEL_MEMORY_BYTES = 1 << 28
+LABEL_MEMORY_BYTES = 1 << 30
 """Label maps are kept in memory up to this size; the rest are read again from the store."""
 
 T = TypeVar("T")
