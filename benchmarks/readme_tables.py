@@ -49,7 +49,8 @@ def _real_scene(name: str) -> str:
     content = _load(name)
     facts = content["facts"]
     networks = f"`{facts['segmenter']}`, `{facts['encoder'].split('/')[0]}`"
-    return _row(f"{name} | `langsplat`", networks, sum(facts["seconds"].values()), content["results"], content["oracle_2d"])
+    seconds = sum(facts["seconds"].values())
+    return _row(f"{name} | `langsplat`", networks, seconds, content["results"], content["oracle_2d"])
 
 
 def _row(scene: str, networks: str, seconds: float, results: dict[str, Any], oracle: dict[str, Any]) -> str:

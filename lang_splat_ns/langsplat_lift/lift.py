@@ -57,6 +57,9 @@ def lift_model(model: LangSplatLiftModel, datamanager: Any, run_dir: Path) -> No
         f"Lifted {len(votes):,} Gaussians with {', '.join(_counts(books, source.levels))} in "
         f"{duration(time.perf_counter() - start)}."
     )
+    lost = float(votes.dropped_share.max())
+    if lost > 0:
+        CONSOLE.print(f"Remembering {votes.top_k} masks per Gaussian and level cost {100 * lost:.2g} % of the votes.")
 
 
 def _counts(books: list[Codebook], levels: tuple[str, ...]) -> list[str]:
