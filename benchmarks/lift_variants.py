@@ -27,13 +27,14 @@ from torch import Tensor
 from benchmarks.machine import facts_of_machine
 from benchmarks.oracle_2d import Oracle2D
 from lang_splat_ns.console import CONSOLE
+from lang_splat_ns.errors import NotSplatError
 from lang_splat_ns.evaluation.evaluator import LabelledFrame, evaluate
 from lang_splat_ns.files import write_text
 from lang_splat_ns.language.calibration import calibrate, splat_scores
 from lang_splat_ns.language.codebook import Codebook, compress, gaussian_scores
 from lang_splat_ns.language.consensus import ConsensusSettings
 from lang_splat_ns.language.features import Features, dense
-from lang_splat_ns.language.field import Query, RelevancyMaps
+from lang_splat_ns.language.field import Query, RelevancyMaps, Selection
 from lang_splat_ns.language.lifting import LiftMethod, LiftSettings, lift, stack_embeddings
 from lang_splat_ns.language.relevancy import choose_level, relevancy
 from lang_splat_ns.language.text import TextCache
@@ -90,7 +91,15 @@ class LiftedField:
         """Maps of one view; see `LanguageField.relevancy`."""
         texts = self._texts.embed(query.positives), self._texts.negatives(query.negatives)
         values = self._scalar(camera, *texts) if self._mode == "scalar" else self._feature(camera, *texts)
-        return RelevancyMaps(values, choose_level(values), self.levels)
+        return RelevancyMaps(values, choose_level(values, query.level, self.levels), self.levels)
+
+    def select(self, query: Query) -> Selection:
+        """Not compared here."""
+        raise NotSplatError("the comparison is about maps; lang-splat eval scores selections")
+
+    def silhouettes(self, camera: Any, masks: Tensor) -> Tensor:
+        """Not compared here."""
+        raise NotSplatError("the comparison is about maps; lang-splat eval scores selections")
 
     def _scalar(self, camera: Any, positives: Tensor, negatives: Tensor) -> Tensor:
         answer = gaussian_scores if self._codebooks is None else splat_scores
