@@ -30,7 +30,7 @@ def test_ns_eval_reports_scores_in_2d_and_3d(lifted: Path, tmp_path: Path) -> No
 
     ComputePSNR(load_config=lifted / "config.yml", output_path=tmp_path / "out.json").main()
     results = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert results["language_miou"] > 0.05
+    assert results["language_miou"] > 0.2
     assert 0 < results["language_miou_3d"] <= 1
     assert 0 < results["language_acc25_3d"] <= 1
 

@@ -152,14 +152,16 @@ def test_a_render_may_be_interrupted_at_any_line(opened: Run) -> None:
 
 
 def test_modes_show_in_the_picture_itself(opened_lift: Run) -> None:
-    model, camera = opened_lift.pipeline.model, _small_camera(opened_lift)
+    model = opened_lift.pipeline.model
+    # Small pictures blur what is hidden into what is behind it.
+    _, camera = frame_camera(opened_lift, None)
     pictures = {
         mode: viewer_outputs(model, camera, None, _asked(opened_lift, mode=mode))["rgb"]
         for mode in ("rgb", "relevancy", "mask", "isolate", "hide")
     }
     plain = model.get_outputs_for_camera(camera)["rgb"]
     assert torch.equal(pictures["rgb"], plain), "the panel changes nothing in the mode rgb, nor outside the viewer"
-    assert all((pictures[mode] - plain).abs().max() > 0.03 for mode in pictures if mode != "rgb")
+    assert all((pictures[mode] - plain).abs().max() > 0.1 for mode in pictures if mode != "rgb")
 
 
 def test_only_the_viewers_own_renders_show_what_the_panel_wants(opened: Run) -> None:

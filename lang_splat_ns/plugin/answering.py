@@ -10,9 +10,10 @@ from lang_splat_ns.language.field import LanguageField, QueryMode
 from lang_splat_ns.language.text import TextCache
 from lang_splat_ns.plugin.prompts import Prompts, TextSide
 from lang_splat_ns.plugin.viewer.session import Session
+from lang_splat_ns.training_hooks import TrainingHooks
 
 
-class AnsweringModel:
+class AnsweringModel(TrainingHooks):
     """The text side, the active prompts, and what the language part was made with; a mixin of nerfstudio's models.
 
     A method says how the part comes to exist, and gives a `LanguageField` that reads it.
@@ -50,22 +51,6 @@ class AnsweringModel:
     def query_modes(self) -> tuple[QueryMode, ...]:
         """The ways in which prompts can be answered, the configuration's choice first."""
         return ("feature",)
-
-    def steps_to_train(self, wanted: int) -> int:
-        """How many steps a training of `wanted` steps has for this model."""
-        return wanted
-
-    def has_finish(self) -> bool:
-        """True if `finish_training` does something."""
-        return False
-
-    def finish_training(self, datamanager: Any, run_dir: Path) -> None:
-        """What is left to do when the last step is done, before the last checkpoint is written.
-
-        Args:
-            datamanager: of the pipeline.
-            run_dir: folder of the run.
-        """
 
     # ---- The viewer ----
 

@@ -20,6 +20,7 @@ from lang_splat_ns.splatting.gaussians import PARAMETER_NAMES, Gaussians, from_p
 from lang_splat_ns.splatting.image_metrics import ImageMetrics
 from lang_splat_ns.splatting.projection import opencv_view
 from lang_splat_ns.splatting.rasterizer import rasterize
+from lang_splat_ns.training_hooks import TrainingHooks
 
 # nerfstudio's viewer shows this colour behind a scene, so renders in evaluation do too.
 _VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)
@@ -36,7 +37,7 @@ class GaussianSplattingModelConfig(SplatfactoModelConfig):
     """Frame of a .ply given to init-from: the data set's own world, or nerfstudio's (files of ns-export)."""
 
 
-class GaussianSplattingModel(SplatfactoModel):
+class GaussianSplattingModel(TrainingHooks, SplatfactoModel):
     """Gaussians that are rendered by `rasterize` and densified by gsplat's strategy.
 
     A `SplatfactoModel`, so that `ns-export gaussian-splat` and everything else made for splatfacto accepts it.
@@ -236,22 +237,6 @@ class GaussianSplattingModel(SplatfactoModel):
     def learns_geometry(self, step: int) -> bool:
         """True while `step` belongs to the phase that moves Gaussians."""
         return True
-
-    def steps_to_train(self, wanted: int) -> int:
-        """How many steps a training of `wanted` steps has for this model."""
-        return wanted
-
-    def has_finish(self) -> bool:
-        """True if `finish_training` does something."""
-        return False
-
-    def finish_training(self, datamanager: Any, run_dir: Path) -> None:
-        """What is left to do when the last step is done, before the last checkpoint is written.
-
-        Args:
-            datamanager: of the pipeline.
-            run_dir: folder of the run.
-        """
 
     def get_image_metrics_and_images(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> tuple[dict, dict]:
         """PSNR, SSIM, LPIPS where its weights are there, and the photo beside the render."""
