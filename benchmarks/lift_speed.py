@@ -89,7 +89,7 @@ class LiftSpeed:
         model, manager = trainer.pipeline.model, trainer.pipeline.datamanager
         trainer.pipeline.eval()
         # What is counted once compiles kernels.
-        lift.prepare_counting(model, manager.features, manager.train_camera_copy()).view(0)
+        lift.prepare_counting(model, manager.features, manager.train_camera_copy(), None).view(0)
         start = time.perf_counter()
         lift.lift_model(model, manager, folder)
         total = time.perf_counter() - start

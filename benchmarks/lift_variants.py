@@ -27,23 +27,22 @@ from torch import Tensor
 from benchmarks.machine import facts_of_machine
 from benchmarks.oracle_2d import Oracle2D
 from lang_splat_ns.console import CONSOLE
-from lang_splat_ns.errors import NotSplatError
 from lang_splat_ns.evaluation.evaluator import LabelledFrame, evaluate
 from lang_splat_ns.files import write_text
-from lang_splat_ns.language.calibration import calibrate, splat_scores
-from lang_splat_ns.language.codebook import Codebook, compress, gaussian_scores
+from lang_splat_ns.langsplat_lift.counting import count_here
+from lang_splat_ns.langsplat_lift.field import LiftedField
+from lang_splat_ns.langsplat_lift.lift import prepare_counting
+from lang_splat_ns.language.codebook import Codebook, gaussian_scores
+from lang_splat_ns.language.compression import compress
 from lang_splat_ns.language.consensus import ConsensusSettings
 from lang_splat_ns.language.features import Features, dense
-from lang_splat_ns.language.field import Query, RelevancyMaps, Selection
+from lang_splat_ns.language.field import Query, QueryMode
 from lang_splat_ns.language.lifting import LiftMethod, LiftSettings, lift, stack_embeddings
-from lang_splat_ns.language.relevancy import choose_level, relevancy
-from lang_splat_ns.language.text import TextCache
 from lang_splat_ns.plugin.frame_features import FrameFeatureSource
 from lang_splat_ns.plugin.labelled_frames import labelled_frames, scene_labels
 from lang_splat_ns.plugin.runs import Run, open_run
 from lang_splat_ns.scenes.labels import SceneLabels
-from lang_splat_ns.splatting.view_votes import view_votes
-from lang_splat_ns.splatting.votes import Votes, accumulate
+from lang_splat_ns.splatting.votes import Votes
 
 METHODS: tuple[LiftMethod, ...] = ("consensus", "gated-median", "mean")
 RANK = 96
@@ -62,72 +61,42 @@ class Scene:
     vote_seconds: float
     embeddings: tuple[Tensor, ...]
 
-    def draw(self, camera: Any, channels: Tensor) -> Tensor:
-        """Blended channels: [N, C] -> [H, W, C]."""
-        with torch.no_grad():
-            return self.run.pipeline.model.splat(camera, with_color=False, extra=channels.contiguous())[0]
+    def field(self, kind: type[LiftedField], codebooks: tuple[Codebook, ...], mode: QueryMode) -> LiftedField:
+        """A field of this scene's Gaussians."""
+        return kind(self.run.pipeline.model, codebooks, self.source.levels, mode)
 
 
-class LiftedField:
-    """The `LanguageField` of lifted features in one of the query modes, for measuring.
+class RawField(LiftedField):
+    """The method's field without the scene's calibration."""
 
-    Args:
-        scene: geometry and encoder.
-        levels: features per level.
-        mode: "scalar" blends relevancy, "feature" compares blended features.
-        codebooks: where the scene's calibration comes from; None leaves relevancy raw.
-    """
+    def scores(self, query: Query) -> Tensor:
+        """Raw relevancy of every Gaussian: [Q, L, N]."""
+        return gaussian_scores(self._codebooks, *self._embedded(query), self._model.texts().temperature)
 
-    def __init__(
-        self, scene: Scene, levels: tuple[Features, ...], mode: str, codebooks: tuple[Codebook, ...] | None
-    ) -> None:
-        self._scene, self._features, self._mode, self._codebooks = scene, levels, mode, codebooks
-        self._texts = TextCache(scene.source.encoder)
-        self.encoder, self.levels = scene.source.encoder, scene.source.levels
-        if mode == "feature":
-            self._bases, self._coefficients = zip(*(_in_basis(one) for one in levels), strict=True)
+    def _calibrated(self, raw: Tensor, query: Query) -> Tensor:
+        return raw
 
-    def relevancy(self, camera: Any, query: Query) -> RelevancyMaps:
-        """Maps of one view; see `LanguageField.relevancy`."""
-        texts = self._texts.embed(query.positives), self._texts.negatives(query.negatives)
-        values = self._scalar(camera, *texts) if self._mode == "scalar" else self._feature(camera, *texts)
-        return RelevancyMaps(values, choose_level(values, query.level, self.levels), self.levels)
 
-    def select(self, query: Query) -> Selection:
-        """Not compared here."""
-        raise NotSplatError("the comparison is about maps; lang-splat eval scores selections")
+def uncompressed(levels: tuple[Features, ...]) -> type[LiftedField]:
+    """The method's field whose mode `feature` blends features that no codebook has touched."""
 
-    def silhouettes(self, camera: Any, masks: Tensor) -> Tensor:
-        """Not compared here."""
-        raise NotSplatError("the comparison is about maps; lang-splat eval scores selections")
+    class UncompressedField(LiftedField):
+        def _coordinates(self, level: int) -> tuple[Tensor, Tensor]:
+            if level not in known:
+                known[level] = _in_basis(levels[level])
+            return known[level]
 
-    def _scalar(self, camera: Any, positives: Tensor, negatives: Tensor) -> Tensor:
-        answer = gaussian_scores if self._codebooks is None else splat_scores
-        scores = answer(self._features, positives, negatives, self._texts.temperature)  # pyright: ignore[reportArgumentType]
-        image = self._scene.draw(camera, scores.flatten(0, 1).T)
-        return image.permute(2, 0, 1).reshape(*scores.shape[:2], *image.shape[:2])
-
-    def _feature(self, camera: Any, positives: Tensor, negatives: Tensor) -> Tensor:
-        temperature, maps = self._texts.temperature, []
-        blended = self._scene.draw(camera, torch.cat(self._coefficients, dim=1))
-        sizes = [part.shape[1] for part in self._coefficients]
-        for basis, image in zip(self._bases, blended.split(sizes, dim=-1), strict=True):
-            hit = image.norm(dim=-1, keepdim=True) > 1e-4
-            rows = F.normalize(image, dim=-1) * hit
-            maps.append(relevancy(rows, positives @ basis.T, negatives @ basis.T, temperature))
-        values = torch.stack(maps, dim=1)
-        return (
-            values if self._codebooks is None else calibrate(self._codebooks, positives, negatives, temperature)(values)
-        )
+    known: dict[int, tuple[Tensor, Tensor]] = {}
+    return UncompressedField
 
 
 def _in_basis(features: Features) -> tuple[Tensor, Tensor]:
-    """An orthonormal basis [R, D] and unit coefficients [N, R] of features; blending and cosines are the same in it."""
+    """Unit coefficients [N, R] of features in an orthonormal basis [R, D]; blending and cosines are the same in it."""
     rows = dense(features)
     sample = features.entries if isinstance(features, Codebook) else rows[:: max(1, len(rows) // 8192)]
     _, sizes, directions = torch.linalg.svd(sample, full_matrices=False)
     basis = directions[: min(int((sizes > 1e-4 * sizes[0]).sum()), RANK)]
-    return basis, F.normalize(rows @ basis.T, dim=-1)
+    return F.normalize(rows @ basis.T, dim=-1), basis
 
 
 def open_scene(config: Path) -> Scene:
@@ -137,30 +106,12 @@ def open_scene(config: Path) -> Scene:
     labels = scene_labels(manager)
     assert labels is not None, "only labelled scenes can be compared"
     start = time.perf_counter()
-    votes = count_votes(run, source)
+    cameras = manager.train_camera_copy()
+    cameras.rescale_output_resolution(1 / manager.config.camera_res_scale_factor)
+    votes = count_here(prepare_counting(run.pipeline.model, source, cameras, top_k=None))
     seconds = time.perf_counter() - start
     embeddings = stack_embeddings(votes, source.embeddings)
     return Scene(run, source, labels, labelled_frames(manager, labels), votes, seconds, embeddings)
-
-
-def count_votes(run: Run, source: FrameFeatureSource) -> Votes:
-    """Votes of all training views, at the photos' own resolution."""
-    model = run.pipeline.model
-    cameras = run.pipeline.datamanager.train_camera_copy()
-    chosen = {name: tensor.detach() for name, tensor in model.gaussians().tensors().items()}
-    geometry = chosen["means"], chosen["quats"], chosen["scales"].exp(), chosen["opacities"].sigmoid().squeeze(-1)
-
-    def stream():
-        for view in range(len(cameras)):
-            viewmat, intrinsics, width, height = model._view(cameras[view : view + 1])
-            labels = torch.from_numpy(source._label_maps(view).labels).int().contiguous()
-            rows, columns = labels.shape[-2:]
-            scale = intrinsics.new_tensor([[columns / width], [rows / height], [1.0]])
-            counts = [len(level) for level in source.embeddings(view)]
-            mode = model.config.rasterize_mode
-            yield view, view_votes(*geometry, viewmat.detach(), intrinsics * scale, labels, counts, rasterize_mode=mode)
-
-    return accumulate(stream())
 
 
 def measure(scene: Scene, method: LiftMethod) -> dict[str, Any]:
@@ -171,14 +122,14 @@ def measure(scene: Scene, method: LiftMethod) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     if method == "consensus":
         features = lift(scene.votes, scene.embeddings, LiftSettings(consensus=ConsensusSettings(places=8)))
-    variants: dict[str, tuple[Any, str, Any]] = {
-        "scalar": (books, "scalar", books),
-        "feature": (books, "feature", books),
-        "feature, uncompressed": (features, "feature", books),
+    variants: dict[str, tuple[type[LiftedField], QueryMode]] = {
+        "scalar": (LiftedField, "scalar"),
+        "feature": (LiftedField, "feature"),
+        "feature, uncompressed": (uncompressed(features), "feature"),
     }
     if method == "consensus":
-        variants |= {"scalar, raw": (books, "scalar", None), "feature, raw": (books, "feature", None)}
-    scores = {name: score(scene, LiftedField(scene, *variant)) for name, variant in variants.items()}
+        variants |= {"scalar, raw": (RawField, "scalar"), "feature, raw": (RawField, "feature")}
+    scores = {name: score(scene, scene.field(kind, books, mode)) for name, (kind, mode) in variants.items()}
     loss = scores["feature, uncompressed"]["language_miou"] - scores["feature"]["language_miou"]
     return {
         "lift_seconds": round(seconds, 2),
@@ -191,7 +142,7 @@ def measure(scene: Scene, method: LiftMethod) -> dict[str, Any]:
 
 def score(scene: Scene, field: LiftedField) -> dict[str, float]:
     """The public keys for one field."""
-    result = _rounded(evaluate(field, scene.frames, scene.labels.absent).summary)  # pyright: ignore[reportArgumentType]
+    result = _rounded(evaluate(field, scene.frames, scene.labels.absent).summary)
     CONSOLE.print({key: result[key] for key in ("language_miou", "language_localization") if key in result})
     return result
 

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lang_splat_ns.language.codebook import Codebook, compress
+from lang_splat_ns.language.codebook import Codebook
+from lang_splat_ns.language.compression import compress
 from lang_splat_ns.language.field import Query, QueryMode, RelevancyMaps
 from lang_splat_ns.language.relevancy import choose_level
 from lang_splat_ns.language.splat_field import SplatField

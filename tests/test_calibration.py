@@ -11,7 +11,8 @@ from scipy import sparse
 from torch import Tensor
 
 from lang_splat_ns.language.calibration import calibrate, splat_scores
-from lang_splat_ns.language.codebook import Codebook, from_shares, gaussian_scores
+from lang_splat_ns.language.codebook import Codebook, gaussian_scores
+from lang_splat_ns.language.compression import from_shares
 from lang_splat_ns.language.relevancy import mask_of
 
 NEGATIVE = torch.tensor([[0.0, 0.0, 1.0]])

@@ -9,14 +9,8 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 
-from lang_splat_ns.language.codebook import (
-    MAX_ENTRIES,
-    Codebook,
-    compress,
-    decision_flips,
-    from_shares,
-    gaussian_scores,
-)
+from lang_splat_ns.language.codebook import MAX_ENTRIES, Codebook, decision_flips, gaussian_scores
+from lang_splat_ns.language.compression import compress, from_shares
 from lang_splat_ns.language.features import dense
 from lang_splat_ns.language.relevancy import relevancy
 

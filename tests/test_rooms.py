@@ -37,6 +37,9 @@ BENCHMARK = [
     "lang_splat_ns.language.relevancy",
     "lang_splat_ns.langsplat.field",
     "lang_splat_ns.langsplat.targets",
+    "benchmarks.lift_query",
+    "lang_splat_ns.langsplat_lift.field",
+    "lang_splat_ns.language.calibration",
 ]
 NOT_ON_A_BARE_MACHINE = (
     "nerfstudio numba skimage open_clip segment_anything mobile_sam scipy PIL cv2 plyfile pytorch_msssim torchvision "

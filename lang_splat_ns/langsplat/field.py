@@ -58,7 +58,7 @@ class LangSplatField(SplatField):
     def codebooks(self) -> tuple[Codebook, ...]:
         """The decoded codes, compressed, since 512 numbers for each Gaussian would be gigabytes."""
         # Imported here: a bare GPU machine has no scipy.
-        from lang_splat_ns.language.codebook import compress
+        from lang_splat_ns.language.compression import compress
 
         codes, decoder = self._model.unit_codes(), self._model.require_language().autoencoder
         return tuple(compress(_Decoded(codes[:, level], decoder)) for level in range(codes.shape[1]))

@@ -38,7 +38,7 @@ class Counting:
         views: world-to-camera [V, 4, 4] and intrinsics [V, 3, 3].
         sizes: height and width of each view, in pixels.
         labels: reads label maps.
-        top_k: most masks kept per Gaussian and level.
+        top_k: most masks kept per Gaussian and level; None keeps all.
         rasterize_mode: how the Gaussians were trained.
     """
 
@@ -46,7 +46,7 @@ class Counting:
     views: tuple[Tensor, Tensor]
     sizes: Sequence[tuple[int, int]]
     labels: ReadLabels
-    top_k: int
+    top_k: int | None
     rasterize_mode: Any
 
     def view(self, index: int) -> ViewVotes:

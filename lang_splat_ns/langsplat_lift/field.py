@@ -77,9 +77,7 @@ class LiftedField(SplatField):
     def answer(self, camera: Any, blended: Tensor, query: Query) -> RelevancyMaps:
         """Relevancy of what was blended [H, W, 3 + Q * L]; the mode `feature` blends its features for it."""
         if self._mode == "feature":
-            raw = torch.stack([self._by_features(camera, book, query) for book in self._codebooks], dim=1)
-            texts = self._embedded(query)
-            values = calibrate(self._codebooks, *texts, self._model.texts().temperature)(raw)
+            values = self._calibrated(self._by_features(camera, query), query)
         else:
             values = blended[..., 3:].unflatten(-1, (len(query.positives), -1)).permute(2, 3, 0, 1)
         return RelevancyMaps(values, choose_level(values, query.level, self.levels), self.levels)
@@ -124,20 +122,35 @@ class LiftedField(SplatField):
         texts, device = self._model.texts(), self._codebooks[0].entries.device
         return texts.embed(query.positives, device), texts.negatives(query.negatives, device)
 
-    def _by_features(self, camera: Any, book: Codebook, query: Query) -> Tensor:
-        """Relevancy of one level's composited features: [Q, H, W].
+    def _calibrated(self, raw: Tensor, query: Query) -> Tensor:
+        """Relevancy of blended features [Q, L, H, W] after what the scene's other objects get."""
+        return calibrate(self._codebooks, *self._embedded(query), self._model.texts().temperature)(raw)
+
+    def _by_features(self, camera: Any, query: Query) -> Tensor:
+        """Raw relevancy of composited features: [Q, L, H, W].
 
         Features lie in the span of the entries, so their coordinates in it are blended: cosines are the same, and
         there are far fewer of them than of the features' own.
         """
+        levels = []
+        for level in range(len(self.levels)):
+            coordinates, basis = self._coordinates(level)
+            blended, _ = self._model.blend(camera, coordinates)
+            positives, negatives = (rows @ basis.T for rows in self._embedded(query))
+            # A pixel that hardly anything covers has no evidence.
+            unit = torch.where(blended.norm(dim=-1, keepdim=True) > 1e-4, F.normalize(blended, dim=-1), 0.0)
+            levels.append(relevancy(unit, positives, negatives, self._model.texts().temperature))
+        return torch.stack(levels, dim=1)
+
+    def _coordinates(self, level: int) -> tuple[Tensor, Tensor]:
+        """Unit coordinates of all Gaussians [N, R] in an orthonormal basis [R, D] of the entries' span.
+
+        They are made for each query anew: kept, they were gigabytes for a scene of a million Gaussians.
+        """
+        book = self._codebooks[level]
         left, strengths, basis = torch.linalg.svd(book.entries, full_matrices=False)
         kept = strengths > _NEGLIGIBLE * strengths[0].clamp_min(_NEGLIGIBLE)
-        coordinates = F.normalize(book.spread((left * strengths)[:, kept].T).T, dim=-1)  # [N, R]
-        blended, _ = self._model.blend(camera, coordinates)
-        positives, negatives = (rows @ basis[kept].T for rows in self._embedded(query))
-        # A pixel that hardly anything covers has no evidence.
-        unit = torch.where(blended.norm(dim=-1, keepdim=True) > 1e-4, F.normalize(blended, dim=-1), 0.0)
-        return relevancy(unit, positives, negatives, self._model.texts().temperature)
+        return F.normalize(book.spread((left * strengths)[:, kept].T).T, dim=-1), basis[kept]
 
 
 def _is_known(book: Codebook) -> Tensor:

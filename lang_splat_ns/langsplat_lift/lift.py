@@ -16,7 +16,8 @@ from nerfstudio.cameras.cameras import Cameras
 from lang_splat_ns.console import CONSOLE, duration
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.langsplat_lift.counting import Counting, count_here, count_on_ray
-from lang_splat_ns.language.codebook import Codebook, compress
+from lang_splat_ns.language.codebook import Codebook
+from lang_splat_ns.language.compression import compress
 from lang_splat_ns.language.lifting import LiftSettings, lift, stack_embeddings
 from lang_splat_ns.perception.extract import labels_digest
 from lang_splat_ns.perception.view_labels import StoredLabels
@@ -27,6 +28,7 @@ from lang_splat_ns.splatting.votes import Votes
 
 if TYPE_CHECKING:
     from lang_splat_ns.langsplat_lift.model import LangSplatLiftModel
+    from lang_splat_ns.splatting.model import GaussianSplattingModel
 
 VOTES_FILE = "votes.safetensors"
 
@@ -91,7 +93,7 @@ def get_votes(
             return votes
     # Nothing is saved on the way: 5,000 views take 4 to 25 minutes on two cores (0.05 to 0.3 s each at 480x270 to
     # 960x540), less than a tenth of MobileSAM's time for as many photos, and what that has made is kept.
-    job = prepare_counting(model, source, cameras)
+    job = prepare_counting(model, source, cameras, model.config.votes_per_gaussian)
     if model.config.lift_engine == "ray":
         stored = StoredLabels.of(source.frames, source.segmenter.segmenter_id, source.store)
         votes = count_on_ray(job, stored, model.config.lift_workers)
@@ -101,13 +103,16 @@ def get_votes(
     return votes
 
 
-def prepare_counting(model: LangSplatLiftModel, source: FrameFeatureSource, cameras: Cameras) -> Counting:
+def prepare_counting(
+    model: GaussianSplattingModel, source: FrameFeatureSource, cameras: Cameras, top_k: int | None
+) -> Counting:
     """What has to be counted for a model's Gaussians.
 
     Args:
         model: has the Gaussians, and the corrections of the cameras' poses if those were optimized.
         source: has the label maps.
         cameras: undistorted training cameras in the order of the source's photos, at the size that is counted at.
+        top_k: most masks kept per Gaussian and level; None keeps all.
     """
     gaussians, poses = model.gaussians(), []
     for index in range(len(source.frames)):
@@ -128,7 +133,7 @@ def prepare_counting(model: LangSplatLiftModel, source: FrameFeatureSource, came
             for height, width in zip(cameras.height.flatten(), cameras.width.flatten(), strict=True)
         ],
         labels=source.view_labels,
-        top_k=model.config.votes_per_gaussian,
+        top_k=top_k,
         rasterize_mode=model.config.rasterize_mode,
     )
 

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 
-from lang_splat_ns.language.codebook import Codebook, from_shares
+from lang_splat_ns.language.codebook import Codebook
+from lang_splat_ns.language.compression import from_shares
 from lang_splat_ns.language.features import mix
 from lang_splat_ns.splatting.sparse_rows import csr, keep_entries, rows_of_entries
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import sparse
 from torch import Tensor
+
+if TYPE_CHECKING:
+    # A bare GPU machine has no scipy, and asks codebooks all the same.
+    from scipy import sparse
 
 CHUNK = 4096
 """Gaussians whose features are held at a time while something goes through all of them."""
