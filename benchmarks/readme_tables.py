@@ -1,4 +1,4 @@
-"""Writes the README's table of scores from the JSON files in `results`, so that no figure is typed by hand.
+"""Writes the README's tables from the JSON files in `results`, so that no figure is typed by hand.
 
 python -m benchmarks.readme_tables
 
@@ -16,27 +16,48 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 RESULTS = Path(__file__).parent / "results"
 
-_MARKS = "<!-- scores: python -m benchmarks.readme_tables -->", "<!-- end of scores -->"
-_HEAD = (
-    "| scene | method | networks | minutes | PSNR | mean IoU | in 2D | localisation | in 2D | absent rejected |",
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-)
-
-
-def scores_table() -> str:
-    """The table in Markdown, one row per measured scene."""
-    rows = [_real_scene(name) for name in ("desk", "bear") if (RESULTS / f"{name}.json").is_file()]
-    return "\n".join([*_HEAD, _demo(), *rows])
+_MARKS = "<!-- {}: python -m benchmarks.readme_tables -->", "<!-- end of {} -->"
 
 
 def written_into(readme: str) -> str:
-    """The README's text with the table between its marks."""
-    start, end = (re.escape(mark) for mark in _MARKS)
-    table = f"{_MARKS[0]}\n{scores_table()}\n{_MARKS[1]}"
-    text, count = re.subn(f"{start}.*?{end}", lambda _: table, readme, flags=re.DOTALL)
-    if count != 1:
-        raise ValueError(f"{README} must have the marks {_MARKS} exactly once")
-    return text
+    """The README's text with each table between its marks."""
+    for name, table in {"scores": scores_table, "lifts": lifts_table}.items():
+        start, end = (mark.format(name) for mark in _MARKS)
+        text = f"{start}\n{table()}\n{end}"
+        pattern = f"{re.escape(start)}.*?{re.escape(end)}"
+        readme, count = re.subn(pattern, lambda _, text=text: text, readme, flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f"{README} must have the marks {start} and {end} exactly once")
+    return readme
+
+
+def scores_table() -> str:
+    """Whole runs, from photos to scores, one row per measured scene."""
+    head = "scene | method | networks | minutes | PSNR | mean IoU | in 2D | localisation | in 2D | absent rejected"
+    rows = [_real_scene(name) for name in ("desk", "bear") if (RESULTS / f"{name}.json").is_file()]
+    return _table(head, [_demo(), *rows])
+
+
+def lifts_table() -> str:
+    """Every way to lift, beside the trained method and the photos themselves, one row per scene."""
+    scenes = _load("lift_variants")["scenes"]
+    first = next(iter(scenes.values()))
+    head = " | ".join(["scene", "photos alone", "`langsplat`", *(f"`{method}`" for method in first["lift"])])
+    rows = []
+    for name, scene in scenes.items():
+        scores = [
+            scene["oracle_2d"],
+            scene["langsplat"],
+            *(lift["scores"]["scalar"] for lift in scene["lift"].values()),
+        ]
+        cells = [f"{one['language_miou']:.2f} / {one['language_localization']:.2f}" for one in scores]
+        rows.append(" | ".join([name, *cells]))
+    return _table(head, rows)
+
+
+def _table(head: str, rows: list[str]) -> str:
+    ruler = " | ".join(["---"] * (head.count("|") + 1))
+    return "\n".join(f"| {row} |" for row in [head, ruler, *rows])
 
 
 def _demo() -> str:
@@ -60,7 +81,7 @@ def _row(scene: str, networks: str, seconds: float, results: dict[str, Any], ora
     cells = [scene, networks, f"{seconds / 60:.1f}", f"{results['psnr']:.1f}"]
     for key in ("language_miou", "language_localization"):
         cells += [share(results, key), share(oracle, key)]
-    return "| " + " | ".join([*cells, share(results, "language_absent_rejection")]) + " |"
+    return " | ".join([*cells, share(results, "language_absent_rejection")])
 
 
 def _load(name: str) -> dict[str, Any]:

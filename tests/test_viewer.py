@@ -18,14 +18,16 @@ from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.language.field import Query
 from lang_splat_ns.language.text import TextCache
+from lang_splat_ns.plugin.export import own_gaussians
 from lang_splat_ns.plugin.init_from import read_start
 from lang_splat_ns.plugin.prompts import Prompts
 from lang_splat_ns.plugin.runs import Run, frame_camera, open_run
 from lang_splat_ns.plugin.viewer.picking import camera_at, pick
 from lang_splat_ns.plugin.viewer.renders import viewer_outputs
 from lang_splat_ns.plugin.viewer.session import Report, Session
-from lang_splat_ns.plugin.viewer.takeaway import best_place, selection_ply
+from lang_splat_ns.plugin.viewer.takeaway import best_place
 from lang_splat_ns.splatting.gaussians import Similarity
+from lang_splat_ns.splatting.ply import ply_bytes
 
 
 class KnowsTwo:
@@ -226,7 +228,7 @@ def test_a_selection_leaves_in_the_data_sets_own_frame(opened: Run, tmp_path: Pa
     frame = Similarity.from_dataparser(outputs.dataparser_transform, outputs.dataparser_scale)
     mask = torch.arange(model.num_points) % 5 == 0
     file = tmp_path / "selection.ply"
-    file.write_bytes(selection_ply(model.gaussians(), mask, frame))
+    file.write_bytes(ply_bytes(own_gaussians(opened.pipeline).some(mask)))
     back = read_start(file, frame).gaussians
     assert torch.allclose(back.means, model.gaussians().means.detach()[mask], atol=1e-5)
 

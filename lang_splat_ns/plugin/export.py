@@ -42,10 +42,6 @@ class Scene:
     field: SplatField
     about: dict[str, str]
 
-    def some(self, which: Tensor) -> Gaussians:
-        """Some of the Gaussians, by a mask [N] or by index."""
-        return Gaussians(**{name: tensor[which] for name, tensor in self.gaussians.tensors().items()})
-
 
 def open_scene(run: Run, ply_frame: PlyFrame = "dataset") -> Scene:
     """A run's Gaussians, in the data set's own world frame or as nerfstudio has them.
@@ -58,19 +54,18 @@ def open_scene(run: Run, ply_frame: PlyFrame = "dataset") -> Scene:
     field = model.language_field()
     if not isinstance(field, SplatField):
         raise NotSplatError(f"{run.config.method_name} has no Gaussians to export; langsplat and langsplat-lift have.")
-    with torch.no_grad():
-        gaussians = Gaussians(**{name: tensor.detach() for name, tensor in model.gaussians().tensors().items()})
-        if ply_frame == "dataset":
-            gaussians = transform(gaussians, _frame_of(run).inverse())
+    gaussians = model.gaussians().detach() if ply_frame == "nerfstudio" else own_gaussians(run.pipeline)
     about = {"encoder": field.encoder.encoder_id, "method": run.config.method_name, "frame": ply_frame}
     return Scene(gaussians, field, about)
 
 
-def _frame_of(run: Run) -> Similarity:
-    """From the data set's world to nerfstudio's frame: as the run's folder says, else as the data parser does."""
-    outputs = run.pipeline.datamanager.train_dataparser_outputs
+def own_gaussians(pipeline: Any) -> Gaussians:
+    """A pipeline's Gaussians in the data set's own world frame: as the run's folder says, else as the parser does."""
+    outputs, run_dir = pipeline.datamanager.train_dataparser_outputs, pipeline.model.run_dir
     parsed = Similarity.from_dataparser(outputs.dataparser_transform, outputs.dataparser_scale)
-    return run_frame(run.checkpoint.parent.parent) or parsed
+    frame = (run_frame(run_dir) if run_dir else None) or parsed
+    with torch.no_grad():
+        return transform(pipeline.model.gaussians().detach(), frame.inverse())
 
 
 def check_texts(field: SplatField, query: Query) -> None:
@@ -142,7 +137,7 @@ def select_objects(scene: Scene, query: Query) -> tuple[Selection, Tensor]:
 def without_floaters(scene: Scene, mask: Tensor) -> Tensor:
     """A selection [N] without the specks around its solid pieces."""
     which = mask.nonzero()[:, 0]
-    some = scene.some(which)
+    some = scene.gaussians.some(which)
     kept = torch.zeros_like(mask)
     kept[which[solid_pieces(some.means, torch.sigmoid(some.opacities)[:, 0])]] = True
     return kept
@@ -187,7 +182,7 @@ def export_selection(scene: Scene, query: Query, out: Path, *, remove: bool, fea
         "negatives": list(query.negatives or scene.field.encoder.negatives),
         **scene.about,
     }
-    write_ply(out, scene.some(which))
+    write_ply(out, scene.gaussians.some(which))
     if features:
         write_scene_features(scene, {out.with_suffix(".safetensors"): which})
     write_json(out.with_suffix(".json"), content)
@@ -196,7 +191,7 @@ def export_selection(scene: Scene, query: Query, out: Path, *, remove: bool, fea
 
 def describe(scene: Scene, mask: Tensor) -> dict[str, Any]:
     """The count of Gaussians of an object, and its boxes."""
-    return {"gaussians": int(mask.sum()), **boxes_around(scene.some(mask)).to_json()}
+    return {"gaussians": int(mask.sum()), **boxes_around(scene.gaussians.some(mask)).to_json()}
 
 
 def write_scene_features(scene: Scene, files: dict[Path, Tensor]) -> None:

@@ -71,7 +71,7 @@ def export_all(scene: Scene, query: Query, out: Path, *, features: bool) -> dict
     objects, files = [], {}
     for name, one in track(list(zip(names, found, strict=True)), "Writing objects", unit="objects"):
         which = one.mask.nonzero()[:, 0]
-        write_ply(out / f"{name}.ply", scene.some(which))
+        write_ply(out / f"{name}.ply", scene.gaussians.some(which))
         files[out / f"{name}.safetensors"] = which
         about = {"file": f"{name}.ply", "prompt": one.prompt, "level": one.level, "score": one.score}
         objects.append(about | describe(scene, one.mask))

@@ -12,7 +12,7 @@ from torch import Tensor
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.plugin.init_from import PlyFrame, read_start
-from lang_splat_ns.splatting.gaussians import Gaussians, Similarity
+from lang_splat_ns.splatting.gaussians import Similarity
 
 SAMPLE = 20_000
 """Gaussians that are looked for first; of most scenes the first camera sees some of them."""
@@ -93,7 +93,7 @@ def _compare_frames(path: Path, model: Any, datamanager: Any, frame: Similarity)
     quality = _likeness(model, datamanager)
     if quality >= UNLIKE_DB:
         return
-    kept = Gaussians(**{name: tensor.detach() for name, tensor in model.gaussians().tensors().items()})
+    kept = model.gaussians().detach()
     model.set_gaussians(read_start(path, frame, _other(given)).gaussians)
     other = _likeness(model, datamanager)
     if other > quality + MARGIN_DB:

@@ -41,6 +41,14 @@ class Gaussians:
         """The six tensors by name."""
         return {name: getattr(self, name) for name in PARAMETER_NAMES}
 
+    def some(self, which: Tensor) -> Gaussians:
+        """Some of the Gaussians, by a mask [N] or by index."""
+        return Gaussians(**{name: tensor[which] for name, tensor in self.tensors().items()})
+
+    def detach(self) -> Gaussians:
+        """The same tensors, out of reach of gradients."""
+        return Gaussians(**{name: tensor.detach() for name, tensor in self.tensors().items()})
+
     def with_sh_degree(self, degree: int) -> Gaussians:
         """The same Gaussians with coefficients cut to, or filled with zeros up to, `degree`."""
         wanted = (degree + 1) ** 2 - 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.files import write_atomically
 from lang_splat_ns.splatting.gaussians import Gaussians
+
+if TYPE_CHECKING:
+    from plyfile import PlyData
 
 _REQUIRED = (
     "x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2",
@@ -38,6 +42,17 @@ def read_ply(path: Path) -> Gaussians:
 
 def write_ply(path: Path, gaussians: Gaussians) -> None:
     """Write N Gaussians as a binary little-endian 3DGS `.ply`, in the frame that they are in."""
+    write_atomically(path, _ply_data(gaussians).write)
+
+
+def ply_bytes(gaussians: Gaussians) -> bytes:
+    """What `write_ply` writes."""
+    buffer = io.BytesIO()
+    _ply_data(gaussians).write(buffer)
+    return buffer.getvalue()
+
+
+def _ply_data(gaussians: Gaussians) -> PlyData:
     from plyfile import PlyData, PlyElement
 
     count, rest = len(gaussians.means), gaussians.features_rest.shape[1]
@@ -54,8 +69,7 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
     table = np.empty(count, dtype=[(name, "<f4") for name in columns])
     for name, column in columns.items():
         table[name] = column.detach().cpu().numpy()
-    data = PlyData([PlyElement.describe(table, "vertex")], byte_order="<")
-    write_atomically(path, data.write)
+    return PlyData([PlyElement.describe(table, "vertex")], byte_order="<")
 
 
 def sh_degree(path: Path) -> int:

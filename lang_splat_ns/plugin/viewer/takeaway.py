@@ -1,11 +1,9 @@
-"""What a person takes out of the viewer: the selected Gaussians as a file, a picture, and a good place to look from."""
+"""What a person takes out of the viewer: a picture, and a good place to look from."""
 
 from __future__ import annotations
 
 import io
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,28 +11,10 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
-from lang_splat_ns.splatting.gaussians import Gaussians, Similarity, transform
-from lang_splat_ns.splatting.ply import write_ply
-
 LOOK_SIZE = 96
 """Height in pixels at which views are compared."""
 CANDIDATES = 16
 """Photos whose views are rendered to compare them."""
-
-
-def selection_ply(gaussians: Gaussians, mask: Tensor, frame: Similarity) -> bytes:
-    """Some Gaussians as a 3DGS `.ply` in the data set's own world.
-
-    Args:
-        gaussians: all, in nerfstudio's frame.
-        mask: those that are wanted, bool [N].
-        frame: from the data set's world to nerfstudio's frame.
-    """
-    chosen = Gaussians(**{name: tensor.detach()[mask].cpu() for name, tensor in gaussians.tensors().items()})
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "selection.ply"
-        write_ply(path, transform(chosen, frame.inverse()))
-        return path.read_bytes()
 
 
 def png(rgb: Tensor) -> bytes:

@@ -11,10 +11,11 @@ from nerfstudio.viewer.utils import get_camera
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from torch import Tensor
 
+from lang_splat_ns.plugin.export import own_gaussians
 from lang_splat_ns.plugin.viewer.redraw import evaluating
 from lang_splat_ns.plugin.viewer.session import Session
-from lang_splat_ns.plugin.viewer.takeaway import Place, best_place, flight, png, selection_ply
-from lang_splat_ns.splatting.gaussians import Similarity
+from lang_splat_ns.plugin.viewer.takeaway import Place, best_place, flight, png
+from lang_splat_ns.splatting.ply import ply_bytes
 
 FLIGHT_STEPS = 12
 FLIGHT_PAUSE = 0.04
@@ -48,9 +49,7 @@ class Takeaways:
 
     def export(self, client: Any, mask: Tensor) -> str:
         """Send a selection to a browser as a `.ply`; returns what was sent."""
-        outputs = self._pipeline.datamanager.train_dataparser_outputs
-        frame = Similarity.from_dataparser(outputs.dataparser_transform, outputs.dataparser_scale)
-        content = selection_ply(self._pipeline.model.gaussians(), mask, frame)
+        content = ply_bytes(own_gaussians(self._pipeline).some(mask))
         client.send_file_download("selection.ply", content)
         return f"selection.ply: {int(mask.sum()):,} Gaussians, {len(content) / 1e6:.1f} MB"
 
