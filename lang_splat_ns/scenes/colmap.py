@@ -17,6 +17,7 @@ from lang_splat_ns.scenes.photos import Photos
 from lang_splat_ns.scenes.posed_scene import PosedScene
 
 CameraModel = Literal["SIMPLE_RADIAL", "RADIAL", "OPENCV", "SIMPLE_PINHOLE", "PINHOLE", "OPENCV_FISHEYE"]
+Matching = Literal["auto", "exhaustive", "sequential"]
 MORE_OVERLAP = "take photos that overlap by two thirds, from places a step apart"
 FEW_FEATURES = 50
 
@@ -31,9 +32,9 @@ class ColmapOptions:
         matching: every pair, or neighbours in order and photos that look alike; auto goes by the number of photos.
     """
 
-    camera_model: CameraModel = "OPENCV"
+    camera_model: CameraModel = "SIMPLE_RADIAL"
     shared_intrinsics: bool = True
-    matching: Literal["auto", "exhaustive", "sequential"] = "auto"
+    matching: Matching = "auto"
 
 
 def pose_with_colmap(photos: Photos, folder: Path, options: ColmapOptions) -> tuple[PosedScene, dict[str, str]]:

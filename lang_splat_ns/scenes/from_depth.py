@@ -139,14 +139,15 @@ def grid_in_photo(view: DepthView) -> NDArray[np.float64]:
 def _threshold(views: Sequence[DepthView], confidence: Confidence) -> float:
     if confidence.least is not None:
         return confidence.least
-    return float(np.quantile(np.concatenate([view.confidence.ravel() for view in views]), confidence.drop))
+    # Pixels of the grid that show no photo have no confidence at all, and count for nothing.
+    return float(np.quantile(np.concatenate([view.confidence[view.confidence > 0] for view in views]), confidence.drop))
 
 
 def _lift(view: DepthView, threshold: float) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     """World points [P, 3] and colours [P, 3] of the pixels that are believed and lie in the photo."""
     place = grid_in_photo(view)
     inside = ((place >= 0) & (place < view.size)).all(-1)
-    good = inside & (view.confidence >= threshold) & (view.depth > 0) & np.isfinite(view.depth)
+    good = inside & (view.confidence >= threshold) & (view.confidence > 0) & (view.depth > 0) & np.isfinite(view.depth)
     depth, place = view.depth[good].astype(np.float64)[:, None], place[good]
     fx, fy, cx, cy = view.intrinsics
     seen = np.concatenate([(place - (cx, cy)) / (fx, fy) * depth, depth], axis=1)
