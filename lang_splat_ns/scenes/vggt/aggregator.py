@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lang_splat_ns.scenes.vggt.config import VGGTConfig
-from lang_splat_ns.scenes.vggt.layers import Block
+from lang_splat_ns.scenes.vggt.layers import Block, learned_tokens
 from lang_splat_ns.scenes.vggt.patch_embedding import make_patch_embedding
 from lang_splat_ns.scenes.vggt.rope import rotation_of_frame
 
@@ -37,8 +37,8 @@ class Aggregator(nn.Module):
         self.patch_embed = make_patch_embedding(config)
         self.frame_blocks = nn.ModuleList(Block(dim, heads, normalize=True) for _ in range(config.depth))
         self.global_blocks = nn.ModuleList(Block(dim, heads, normalize=True) for _ in range(config.depth))
-        self.camera_token = nn.Parameter(torch.randn(1, 2, 1, dim) * 1e-6)
-        self.register_token = nn.Parameter(torch.randn(1, 2, config.register_tokens, dim) * 1e-6)
+        self.camera_token = learned_tokens(1, 2, 1, dim, size=1e-6)
+        self.register_token = learned_tokens(1, 2, config.register_tokens, dim, size=1e-6)
 
     def forward(self, images: Tensor, layers: Collection[int] | None = None) -> dict[int, Tensor]:
         """Tokens of the wanted layers.
@@ -61,12 +61,11 @@ class Aggregator(nn.Module):
         x = self._tokens(images)  # [B * S, P, C]
         kept: dict[int, Tensor] = {}
         for layer in range(max(wanted) + 1):
-            within = x = self.frame_blocks[layer](x, local)
-            x = self.global_blocks[layer](x.reshape(batch, -1, x.shape[-1]), everywhere)
-            x = x.reshape(within.shape)
-            if layer in wanted:
+            x = self.frame_blocks[layer](x, local)
+            within = x if layer in wanted else None
+            x = self.global_blocks[layer](x.reshape(batch, -1, x.shape[-1]), everywhere).reshape(x.shape)
+            if within is not None:
                 kept[layer] = torch.cat([within, x], dim=-1).unflatten(0, (batch, frames))
-            del within
         return kept
 
     def _tokens(self, images: Tensor) -> Tensor:

@@ -48,16 +48,14 @@ class CameraHead(nn.Module):
         camera = self.token_norm(tokens[:, :, 0])  # [B, S, 2 C]
         plain = F.layer_norm(camera, camera.shape[-1:], eps=1e-6)
         so_far = self.empty_pose_tokens.expand(*camera.shape[:2], -1)
-        pose: Tensor | None = None
+        # The empty camera is only told to the first iteration; what is changed begins with nothing.
+        pose = camera.new_zeros(*camera.shape[:2], POSE_SIZE)
         found = []
         for _ in range(iterations or self._iterations):
             shift, scale, gate = self.poseLN_modulation(self.embed_pose(so_far)).chunk(3, dim=-1)
             x = camera + gate * (plain * (1 + scale) + shift)
             for block in self.trunk:
                 x = block(x)
-            change = self.pose_branch(self.trunk_norm(x))
-            # The empty camera is only something to begin with, not a camera to be changed.
-            pose = change if pose is None else pose + change
-            so_far = pose
+            so_far = pose = pose + self.pose_branch(self.trunk_norm(x))
             found.append(torch.cat([pose[..., :_FIELD_OF_VIEW], F.relu(pose[..., _FIELD_OF_VIEW:])], dim=-1))
         return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from lang_splat_ns.scenes.vggt.config import VGGTConfig
@@ -49,12 +48,12 @@ class Scratch(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """A prediction per pixel, or features of half the photo's size.
+    """A map of some frames, from their tokens; its subclasses say what the map means.
 
     Args:
         config: sizes.
         features: width of the fusion.
-        out: channels of the prediction; None for features.
+        out: channels of a map of the photo's size; None for features of half that size.
     """
 
     def __init__(self, config: VGGTConfig, features: int, out: int | None) -> None:
@@ -74,8 +73,8 @@ class DenseHead(nn.Module):
         )
         self.scratch = Scratch((first, second, third, fourth), features, out)
 
-    def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """Predict for some frames.
+    def read(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        """The map.
 
         Args:
             layers: patch tokens of four of the aggregator's layers. Each [F, rows * columns, 2 C]
@@ -96,15 +95,40 @@ class DenseHead(nn.Module):
         return self.scratch.output_conv2(add_position(enlarge(x, (height, width)), aspect))
 
 
-def depth_and_confidence(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Depth [F, H, W, 1] above 0 and confidence [F, H, W] above 1, from a depth head's answer [F, 2, H, W]."""
-    return x[:, :1].exp().movedim(1, -1), 1 + x[:, 1].exp()
+class DepthHead(DenseHead):
+    """Depth and how sure it is."""
+
+    def __init__(self, config: VGGTConfig) -> None:
+        super().__init__(config, config.dense_features, 2)
+
+    def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Depth [F, H, W, 1] above 0 and confidence [F, H, W] above 1, see `DenseHead.read`."""
+        x = self.read(layers, grid)
+        return x[:, :1].exp().movedim(1, -1), 1 + x[:, 1].exp()
 
 
-def points_and_confidence(x: Tensor) -> tuple[Tensor, Tensor]:
-    """World points [F, H, W, 3] and confidence [F, H, W] above 1, from a point head's answer [F, 4, H, W]."""
-    # The head predicts logarithms of distances on both sides of zero.
-    return (x[:, :3].sign() * x[:, :3].abs().expm1()).movedim(1, -1), 1 + x[:, 3].exp()
+class PointHead(DenseHead):
+    """World points and how sure they are."""
+
+    def __init__(self, config: VGGTConfig) -> None:
+        super().__init__(config, config.dense_features, 4)
+
+    def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, ...]:
+        """World points [F, H, W, 3] and confidence [F, H, W] above 1, see `DenseHead.read`."""
+        x = self.read(layers, grid)
+        # Coordinates are predicted as logarithms of their size on both sides of zero.
+        return (x[:, :3].sign() * x[:, :3].abs().expm1()).movedim(1, -1), 1 + x[:, 3].exp()
+
+
+class FeatureHead(DenseHead):
+    """Feature maps of half the photo's size."""
+
+    def __init__(self, config: VGGTConfig) -> None:
+        super().__init__(config, config.track_features, None)
+
+    def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Features [F, features, H / 2, W / 2], see `DenseHead.read`."""
+        return (self.read(layers, grid),)
 
 
 def _size(x: Tensor) -> tuple[int, int]:

@@ -11,6 +11,12 @@ from lang_splat_ns.scenes.vggt.rope import Rotation, rotate
 MLP_RATIO = 4
 
 
+def learned_tokens(*shape: int, size: float = 0.02) -> nn.Parameter:
+    """Random tokens to be learned, of the given standard deviation."""
+    # Uniform, since on the meta device torch imports its whole compiler to draw normal numbers, which takes 4 s.
+    return nn.Parameter(torch.empty(shape).uniform_(-1, 1) * (size * 3**0.5))
+
+
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them."""
 

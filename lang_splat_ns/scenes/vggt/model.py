@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from lang_splat_ns.scenes.vggt.aggregator import Aggregator
 from lang_splat_ns.scenes.vggt.camera_head import CameraHead
 from lang_splat_ns.scenes.vggt.config import VGGTConfig
-from lang_splat_ns.scenes.vggt.dense_head import DenseHead, depth_and_confidence, points_and_confidence
+from lang_splat_ns.scenes.vggt.dense_head import DenseHead, DepthHead, PointHead
 from lang_splat_ns.scenes.vggt.track_head import TrackHead
 
 HEADS = ("camera", "depth", "points")
+OUTPUTS = {"depth": ("depth", "depth_conf"), "points": ("world_points", "world_points_conf")}
 FRAMES_CHUNK_SIZE = 4
 """Frames that a dense head works on at a time. At 518 x 518 pixels each takes about half a GiB there, and one alone
 keeps a GPU busy."""
@@ -37,8 +38,8 @@ class VGGT(nn.Module):
         self.config = config = config or VGGTConfig()
         self.aggregator = Aggregator(config)
         self.camera_head = CameraHead(config) if config.camera else None
-        self.point_head = DenseHead(config, config.dense_features, 4) if config.points else None
-        self.depth_head = DenseHead(config, config.dense_features, 2) if config.depth_map else None
+        self.point_head = PointHead(config) if config.points else None
+        self.depth_head = DepthHead(config) if config.depth_map else None
         self.track_head = TrackHead(config) if config.track else None
 
     def forward(
@@ -70,7 +71,8 @@ class VGGT(nn.Module):
         images = self._checked(images)
         if query_points is not None and self.track_head is None:
             raise ValueError("this network has no track head, so it cannot find query_points")
-        dense = {name: head for name, head in self._dense().items() if name in heads}
+        known: dict[str, DenseHead | None] = {"depth": self.depth_head, "points": self.point_head}
+        dense = {name: head for name, head in known.items() if head is not None and name in heads}
         layers = set(self.config.dense_layers) if dense or query_points is not None else set()
         with half_precision(images.device):
             tokens = self.aggregator(images, layers | {self.config.depth - 1})
@@ -78,38 +80,27 @@ class VGGT(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             if self.camera_head is not None and "camera" in heads:
                 predictions["pose_enc"] = self.camera_head(tokens[self.config.depth - 1].float())[-1]
-            for (head, activate), names in zip(dense.values(), map(_names, dense), strict=True):
-                found = self._by_frames(tokens, images, lambda x, h=head, a=activate: a(h(*x)), frames_chunk_size)
-                predictions |= dict(zip(names, found, strict=True))
+            for name, head in dense.items():
+                found = self._by_frames(tokens, images, head, frames_chunk_size)
+                predictions |= dict(zip(OUTPUTS[name], found, strict=True))
             if self.track_head is not None and query_points is not None:
                 predictions |= self._tracks(self.track_head, tokens, images, query_points, frames_chunk_size)
         return predictions | {"images": images}
 
-    def _dense(self) -> dict[str, tuple[DenseHead, Callable[[Tensor], tuple[Tensor, Tensor]]]]:
-        """The dense heads, and how their answers are to be understood."""
-        known = {"depth": (self.depth_head, depth_and_confidence), "points": (self.point_head, points_and_confidence)}
-        return {name: (head, activate) for name, (head, activate) in known.items() if head is not None}
-
-    def _by_frames(
-        self,
-        tokens: dict[int, Tensor],
-        images: Tensor,
-        work: Callable[[tuple[list[Tensor], tuple[int, int]]], tuple[Tensor, ...]],
-        chunk: int,
-    ) -> list[Tensor]:
-        """Do `work` on patch tokens of a few frames at a time; its answers [F, ...] become [B, S, ...]."""
+    def _by_frames(self, tokens: dict[int, Tensor], images: Tensor, head: DenseHead, chunk: int) -> list[Tensor]:
+        """A head's answers for a few frames at a time, put together: [B, S, ...] each."""
         grid = (images.shape[-2] // self.config.patch_size, images.shape[-1] // self.config.patch_size)
         kept = [tokens[layer].flatten(0, 1) for layer in self.config.dense_layers]
         parts = []
         for start in range(0, len(kept[0]), chunk):
             few = [layer[start : start + chunk, self.aggregator.special_tokens :].float() for layer in kept]
-            parts.append(work((few, grid)))
+            parts.append(head(few, grid))
         return [torch.cat(part).unflatten(0, images.shape[:2]) for part in zip(*parts, strict=True)]
 
     def _tracks(
         self, head: TrackHead, tokens: dict[int, Tensor], images: Tensor, queries: Tensor, chunk: int
     ) -> dict[str, Tensor]:
-        (maps,) = self._by_frames(tokens, images, lambda x: (head.feature_extractor(*x),), chunk)
+        (maps,) = self._by_frames(tokens, images, head.feature_extractor, chunk)
         queries = queries[None] if queries.ndim == 2 else queries
         if queries.ndim != 3 or len(queries) != len(images) or queries.shape[-1] != 2:
             raise ValueError(f"query_points must be [N, 2] or [B, N, 2], not {tuple(queries.shape)}")
@@ -136,8 +127,3 @@ def half_precision(device: torch.device) -> torch.autocast:
 def half_type(device: torch.device) -> torch.dtype:
     """bfloat16, or float16 on GPUs before Ampere."""
     return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-
-
-def _names(head: str) -> tuple[str, str]:
-    name = {"depth": "depth", "points": "world_points"}[head]
-    return name, f"{name}_conf"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lang_splat_ns.scenes.vggt.config import VGGTConfig
-from lang_splat_ns.scenes.vggt.layers import Block
+from lang_splat_ns.scenes.vggt.layers import Block, learned_tokens
 
 
 class PatchConvolution(nn.Module):
@@ -34,12 +34,14 @@ class DinoPatches(nn.Module):
         self._patch_size, dim = config.patch_size, config.embed_dim
         self._side = config.image_size // config.patch_size
         self.patch_embed = PatchConvolution(config)
-        self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
-        self.pos_embed = nn.Parameter(torch.randn(1, 1 + self._side**2, dim) * 0.02)
-        self.register_tokens = nn.Parameter(torch.randn(1, config.dino_register_tokens, dim) * 0.02)
+        self.cls_token = learned_tokens(1, 1, dim)
+        self.pos_embed = learned_tokens(1, 1 + self._side**2, dim)
+        self.register_tokens = learned_tokens(1, config.dino_register_tokens, dim)
         # Only DINOv2's own training masks patches; the tensor is in its checkpoints all the same.
         self.mask_token = nn.Parameter(torch.zeros(1, dim))
-        self.blocks = nn.ModuleList(Block(dim, config.dino_heads, scale=1.0, eps=1e-6) for _ in range(config.dino_depth))
+        self.blocks = nn.ModuleList(
+            Block(dim, config.dino_heads, scale=1.0, eps=1e-6) for _ in range(config.dino_depth)
+        )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lang_splat_ns.scenes.vggt.config import VGGTConfig
-from lang_splat_ns.scenes.vggt.dense_head import DenseHead
-from lang_splat_ns.scenes.vggt.layers import Mlp
+from lang_splat_ns.scenes.vggt.dense_head import FeatureHead
+from lang_splat_ns.scenes.vggt.layers import Mlp, learned_tokens
 from lang_splat_ns.scenes.vggt.track_parts import Correlations, embed_grid, embed_shifts, sample
 from lang_splat_ns.scenes.vggt.track_transformer import TrackTransformer
 
@@ -30,7 +30,7 @@ class Tracker(nn.Module):
         self.config = config
         # A shift's embedding and its two coordinates, twice; correlations; features.
         size = 3 * features + 4
-        self.query_ref_token = nn.Parameter(torch.randn(1, 2, size))
+        self.query_ref_token = learned_tokens(1, 2, size, size=1.0)
         window = (2 * config.track_radius + 1) ** 2
         self.corr_mlp = Mlp(config.track_levels * window, config.track_hidden, features)
         self.updateformer = TrackTransformer(size, config.track_hidden, features + 2)
@@ -94,5 +94,5 @@ class TrackHead(nn.Module):
 
     def __init__(self, config: VGGTConfig) -> None:
         super().__init__()
-        self.feature_extractor = DenseHead(config, config.track_features, None)
+        self.feature_extractor = FeatureHead(config)
         self.tracker = Tracker(config)

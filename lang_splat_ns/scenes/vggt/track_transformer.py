@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lang_splat_ns.scenes.vggt.layers import MLP_RATIO, Mlp
+from lang_splat_ns.scenes.vggt.layers import MLP_RATIO, Mlp, learned_tokens
 
 HEADS = 8
 LAYERS = 6
@@ -65,7 +65,7 @@ class TrackTransformer(nn.Module):
         self.input_norm = nn.LayerNorm(size_in)
         self.input_transform = nn.Linear(size_in, dim)
         # The checkpoint spells it so.
-        self.virual_tracks = nn.Parameter(torch.randn(1, VIRTUAL_TRACKS, 1, dim))
+        self.virual_tracks = learned_tokens(1, VIRTUAL_TRACKS, 1, dim, size=1.0)
         self.time_blocks = nn.ModuleList(SelfBlock(dim) for _ in range(LAYERS))
         self.space_virtual_blocks = nn.ModuleList(SelfBlock(dim) for _ in range(LAYERS))
         self.space_point2virtual_blocks = nn.ModuleList(CrossBlock(dim) for _ in range(LAYERS))
