@@ -80,6 +80,8 @@ class Lift:
             manager.crops = manager.prompt_templates = None
         names = ("data", "encoder", "segmenter", "points_per_side", "crops", "prompt_templates", "cache_dir")
         choose(manager, {name: getattr(self, name) for name in names})
+        if hasattr(manager.dataparser, "poses_dir"):
+            choose(manager.dataparser, {"poses_dir": self.cache_dir})
         choose(config.pipeline.model, {"lift_method": self.method, "lift_workers": self.workers})
         choose(config, {"output_dir": self.output_dir})
         config.pipeline.model.lift_engine = self.engine

@@ -55,7 +55,7 @@ def pose_with_vggt(photos: Photos, folder: Path, options: VggtOptions) -> tuple[
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # Points and tracks have heads of their own, which nothing here asks.
-    config = VGGTConfig(enable_point=False, enable_track=False)
+    config = VGGTConfig(points=False, track=False)
     return pose_with_network(load_vggt(options.weights, device, config), photos, folder, options)
 
 
@@ -120,7 +120,7 @@ def _pixels(photos: Photos) -> Iterator[NDArray[np.uint8]]:
 
     for path in photos.paths():
         with Image.open(path) as image:
-            yield np.asarray(image.convert("RGB"))
+            yield np.array(image.convert("RGB"))
 
 
 def _orthogonal(pose: NDArray[np.float64]) -> NDArray[np.float64]:

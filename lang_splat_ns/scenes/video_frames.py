@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -100,7 +101,7 @@ def _best_of_parts(values: dict[int, float], count: int) -> list[int]:
 def _candidates(video: Path, count: int) -> Iterator[tuple[int, np.ndarray]]:
     import cv2
 
-    capture = cv2.VideoCapture(str(video))
+    capture = _open(video)
     length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()
     step = max(1, length // (count * CANDIDATES))
@@ -129,9 +130,7 @@ def _frames(video: Path, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
 
 def _grabbed(video: Path) -> Iterator[tuple[int, Any]]:
     """Frame numbers and a function that decodes each; seeking is not exact in many containers, so none is skipped."""
-    import cv2
-
-    capture = cv2.VideoCapture(str(video))
+    capture = _open(video)
     try:
         index = 0
         while capture.grab():
@@ -139,6 +138,14 @@ def _grabbed(video: Path) -> Iterator[tuple[int, Any]]:
             index += 1
     finally:
         capture.release()
+
+
+def _open(video: Path) -> Any:
+    # What is wrong with a file is said in one line of ours, not in FFmpeg's own.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    import cv2
+
+    return cv2.VideoCapture(str(video))
 
 
 def _retrieve(capture: Any) -> np.ndarray | None:
