@@ -13,8 +13,10 @@ MLP_RATIO = 4
 
 def learned_tokens(*shape: int, size: float = 0.02) -> nn.Parameter:
     """Random tokens to be learned, of the given standard deviation."""
-    # Uniform, since on the meta device torch imports its whole compiler to draw normal numbers, which takes 4 s.
-    return nn.Parameter(torch.empty(shape).uniform_(-1, 1) * (size * 3**0.5))
+    # Uniform and not scaled afterwards: on the meta device torch imports its compiler for normal numbers and for
+    # products, which takes 4 s.
+    reach = size * 3**0.5
+    return nn.Parameter(torch.empty(shape).uniform_(-reach, reach))
 
 
 class Mlp(nn.Module):
