@@ -18,6 +18,7 @@ from lang_splat_ns.language.text import refused_texts
 from lang_splat_ns.plugin import checkpoints
 from lang_splat_ns.plugin.check_data import check_data
 from lang_splat_ns.plugin.init_from import PlyFrame
+from lang_splat_ns.plugin.one_photo import suited
 from lang_splat_ns.plugin.unposed import UnposedDataParserConfig
 from lang_splat_ns.splatting.ply import is_point_cloud, sh_degree
 
@@ -86,6 +87,8 @@ def config_from_data(data: Path) -> Any:
     config.pipeline.datamanager.data = data
     if data.exists() and data.suffix != ".json" and not (data / "transforms.json").is_file():
         config.pipeline.datamanager.dataparser = UnposedDataParserConfig()
+    else:
+        config.pipeline.datamanager.dataparser = suited(config.pipeline.datamanager.dataparser, data)
     return config
 
 

@@ -11,6 +11,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.files import check_exists
+from lang_splat_ns.plugin.one_photo import has_one_photo
 from lang_splat_ns.plugin.unposed import UnposedDataParserConfig
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
@@ -33,6 +34,11 @@ def check_data(config: ExperimentConfig) -> None:
     check_exists(Path(data))
     if isinstance(manager.dataparser, NerfstudioDataParserConfig):
         check_nerfstudio_folder(Path(data))
+        if manager.dataparser.auto_scale_poses and has_one_photo(Path(data)):
+            raise UserError(
+                f"{data}: one photo only, whose distance to others nerfstudio cannot scale; add "
+                "`nerfstudio-data --auto-scale-poses False` to the command, or use lang-splat lift."
+            )
 
 
 def check_nerfstudio_folder(data: Path) -> None:

@@ -14,6 +14,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import Nerfstudio, Nerfst
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
 from lang_splat_ns.errors import UserError
+from lang_splat_ns.plugin.one_photo import suited
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Unposed(Nerfstudio):
             raise SystemExit(f"error: {error}") from error
         original = self.config
         # What is saved with a run still names the photos.
-        self.config = replace(original, data=posed)
+        self.config = suited(replace(original, data=posed), posed)
         try:
             return super()._generate_dataparser_outputs(split)
         finally:

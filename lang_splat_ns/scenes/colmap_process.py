@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lang_splat_ns.console import track
+from lang_splat_ns.console import CONSOLE, track
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.files import write_text
 
@@ -47,6 +47,11 @@ class Workshop:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.database = self.folder / "database.db"
         self.log = self.folder / "colmap.log"
+        if self.database.exists() and self._is_broken():
+            CONSOLE.print(f"{self.database} is broken; features are found again.", markup=False, soft_wrap=True)
+            for path in self.folder.glob("database.db*"):
+                path.unlink()
+            shutil.rmtree(self.folder / "done", ignore_errors=True)
 
     def fresh(self, name: str) -> Path:
         """An empty folder in it."""
@@ -98,14 +103,14 @@ class Workshop:
         """Rows of a table of the database; 0 where it is not there yet."""
         try:
             return int(self.query(f"SELECT COUNT(*) FROM {table}")[0][0])
-        except sqlite3.OperationalError:
+        except sqlite3.DatabaseError:
             return 0
 
     def query(self, text: str) -> list[tuple[Any, ...]]:
         """Rows of a query of the database.
 
         Raises:
-            sqlite3.OperationalError: there is no such database or table.
+            sqlite3.DatabaseError: there is no such database or table.
         """
         # COLMAP's journal lets others read while it writes.
         connection = sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True)
@@ -113,6 +118,12 @@ class Workshop:
             return connection.execute(text).fetchall()
         finally:
             connection.close()
+
+    def _is_broken(self) -> bool:
+        try:
+            return self.query("PRAGMA quick_check(1)") != [("ok",)]
+        except sqlite3.DatabaseError:
+            return True
 
     def _note(self, name: str) -> Path:
         return self.folder / "done" / name

@@ -83,15 +83,12 @@ def scene_from_depth(
         UserError: no depth is believed.
     """
     threshold = _threshold(views, confidence)
-    points, colors = [], []
-    for view in views:
-        xyz, rgb = _lift(view, threshold)
-        points.append(xyz)
-        colors.append(rgb)
-    xyz, rgb = np.concatenate(points), np.concatenate(colors)
-    if not len(xyz):
+    good = [_believed(view, threshold) for view in views]
+    if not any(mask.any() for mask in good):
         raise UserError("no depth is confident enough to become a point; lower --confidence.")
-    typical = float(np.median(np.concatenate([view.depth[view.depth > 0] for view in views])))
+    xyz = np.concatenate([_lift(view, mask) for view, mask in zip(views, good, strict=True)])
+    rgb = np.concatenate([_colors(view)[mask] for view, mask in zip(views, good, strict=True)])
+    typical = float(np.median(np.concatenate([view.depth[mask] for view, mask in zip(views, good, strict=True)])))
     xyz, rgb = thin(xyz, rgb, typical / VOXELS, max_points)
     return PosedScene(
         images=tuple(view.image for view in views),
@@ -143,16 +140,21 @@ def _threshold(views: Sequence[DepthView], confidence: Confidence) -> float:
     return float(np.quantile(np.concatenate([view.confidence[view.confidence > 0] for view in views]), confidence.drop))
 
 
-def _lift(view: DepthView, threshold: float) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """World points [P, 3] and colours [P, 3] of the pixels that are believed and lie in the photo."""
+def _believed(view: DepthView, threshold: float) -> NDArray[np.bool_]:
+    """[h, w]: which pixels become points."""
     place = grid_in_photo(view)
     inside = ((place >= 0) & (place < view.size)).all(-1)
-    good = inside & (view.confidence >= threshold) & (view.confidence > 0) & (view.depth > 0) & np.isfinite(view.depth)
-    depth, place = view.depth[good].astype(np.float64)[:, None], place[good]
+    sure = (view.confidence >= threshold) & (view.confidence > 0)
+    return inside & sure & (view.depth > 0) & np.isfinite(view.depth)
+
+
+def _lift(view: DepthView, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """World points [P, 3] of the pixels of a mask."""
+    depth, place = view.depth[mask].astype(np.float64)[:, None], grid_in_photo(view)[mask]
     fx, fy, cx, cy = view.intrinsics
     seen = np.concatenate([(place - (cx, cy)) / (fx, fy) * depth, depth], axis=1)
     rotation, shift = view.world_to_camera[:3, :3], view.world_to_camera[:3, 3]
-    return (seen - shift) @ rotation, _colors(view)[good]
+    return (seen - shift) @ rotation
 
 
 def _colors(view: DepthView) -> NDArray[np.uint8]:

@@ -20,6 +20,9 @@ from lang_splat_ns.scenes.gallery_files import save_points
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 """From OpenCV's camera axes (y down, z ahead) to OpenGL's (y up, z back), and back."""
 
+FEWEST_TO_HOLD_OUT = 10
+"""Photos from which on nerfstudio's own split, nine tenths for training, holds any out."""
+
 
 @dataclass(frozen=True)
 class PosedScene:
@@ -88,11 +91,18 @@ def _transforms(scene: PosedScene, about: dict[str, Any]) -> dict[str, Any]:
         **(lenses[0] if shared else {}),
         "applied_transform": np.eye(4)[:3].tolist(),
         "ply_file_path": "sparse_pc.ply",
+        **_splits([f"images/{path.name}" for path in scene.images]),
         "frames": [
             {"file_path": f"images/{path.name}", **({} if shared else lens), "transform_matrix": pose.tolist()}
             for path, lens, pose in zip(scene.images, lenses, poses, strict=True)
         ],
     }
+
+
+def _splits(files: list[str]) -> dict[str, list[str]]:
+    """Of a few photos nerfstudio would hold none out, and evaluation would trip over that; it gets the same ones."""
+    names = ("train_filenames", "val_filenames", "test_filenames")
+    return dict.fromkeys(names, files) if len(files) < FEWEST_TO_HOLD_OUT else {}
 
 
 def _lens(size: Sequence[int] | NDArray[np.int64], values: NDArray[np.float64]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ FEWEST_SEEN = 10
 
 
 def refine_views(
-    photos: Photos, views: list[DepthView], cameras: NDArray[np.int64], folder: Path, options: ColmapOptions
+    photos: Photos, views: list[DepthView], cameras: NDArray[np.int64], folder: Path
 ) -> list[DepthView]:
     """Adjust cameras to matched features (tracks by pycolmap), and rescale each photo's depth to go with them.
 
@@ -34,10 +34,9 @@ def refine_views(
         views: their predicted cameras and depth, in the same order.
         cameras: number of each photo's camera, from 1; photos of one camera share its intrinsics.
         folder: for the work on these photos with these options alone.
-        options: how features are matched.
     """
     shop = Workshop(folder)
-    match_photos(photos, shop, options)
+    match_photos(photos, shop, ColmapOptions(camera_model="PINHOLE", shared_intrinsics=len(set(cameras)) < len(views)))
     ids = dict(shop.query("SELECT name, image_id FROM images"))
     owners = dict(shop.query("SELECT name, camera_id FROM images"))
     start, out = shop.fresh("predicted"), shop.fresh("refined")

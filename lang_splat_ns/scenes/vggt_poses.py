@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lang_splat_ns.console import CONSOLE
-from lang_splat_ns.scenes.colmap import ColmapOptions
 from lang_splat_ns.scenes.from_depth import Confidence, DepthView, scene_from_depth
 from lang_splat_ns.scenes.photos import Photos
 from lang_splat_ns.scenes.posed_scene import PosedScene
@@ -71,7 +70,7 @@ def pose_with_network(
     if options.shared_intrinsics:
         views = share_intrinsics(views, cameras)
     if options.refine and len(views) > 1:
-        views = refine_views(photos, views, cameras, folder, ColmapOptions(camera_model="PINHOLE"))
+        views = refine_views(photos, views, cameras, folder)
     scene = scene_from_depth(views, cameras, options.confidence, options.max_points)
     CONSOLE.print(f"{len(views)} photos posed, {len(scene.points):,} points.")
     return scene, {}
