@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from posed import noise
 from PIL import Image
+from posed import noise
 from runs import lift_config, train
 
 from benchmarks.pose_errors import compare, read_poses
@@ -248,7 +248,9 @@ def test_photos_that_cannot_be_posed_cost_one_line(tmp_path: Path, photos: Path,
         noise(tmp_path / "noise" / f"{number}.png", number)
         (tmp_path / "copies").mkdir(exist_ok=True)
         shutil.copy(photos / "frame_00001.png", tmp_path / "copies" / f"{number}.png")
-    assert "no two of the 3 photos show the same place" in one_line("--images", tmp_path / "noise", "--out", tmp_path / "a")
+    assert "no two of the 3 photos show the same place" in one_line(
+        "--images", tmp_path / "noise", "--out", tmp_path / "a"
+    )
     assert "all 3 photos are the same picture" in one_line("--images", tmp_path / "copies", "--out", tmp_path / "b")
     for number, quality in enumerate((95, 90, 85)):
         with Image.open(photos / "frame_00001.png") as photo:
@@ -282,7 +284,7 @@ def test_a_broken_database_is_made_anew(tmp_path: Path) -> None:
 def test_the_parser_refuses_what_has_poses(posed: Path) -> None:
     from lang_splat_ns.plugin.unposed import UnposedDataParserConfig
 
-    with pytest.raises(SystemExit, match="error: .*has poses already.*leave out `unposed`"):
+    with pytest.raises(SystemExit, match=r"error: .*has poses already.*leave out `unposed`"):
         UnposedDataParserConfig(data=posed).setup().get_dataparser_outputs("train")
 
 

@@ -10,12 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from posed import true_views
 from PIL import Image
+from posed import true_views
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.plugin.features import data_set_frames
-from lang_splat_ns.scenes.from_depth import Confidence, DepthView, grid_in_photo, parse_confidence, scene_from_depth, thin
+from lang_splat_ns.scenes.from_depth import (
+    Confidence,
+    DepthView,
+    grid_in_photo,
+    parse_confidence,
+    scene_from_depth,
+    thin,
+)
 from lang_splat_ns.scenes.gallery import write_gallery
 from lang_splat_ns.scenes.photos import Photos, content_digests, find_photos, prepare_photos
 from lang_splat_ns.scenes.posed_scene import write_scene
@@ -47,7 +54,9 @@ def read(data: Path) -> Any:
 
     from lang_splat_ns.plugin.one_photo import suited
 
-    return suited(NerfstudioDataParserConfig(data=data, load_3D_points=True), data).setup().get_dataparser_outputs("train")
+    return (
+        suited(NerfstudioDataParserConfig(data=data, load_3D_points=True), data).setup().get_dataparser_outputs("train")
+    )
 
 
 def in_world(outputs: Any, points: np.ndarray) -> torch.Tensor:
@@ -188,7 +197,6 @@ def spread(views: list[DepthView]) -> float:
     return float(np.linalg.norm(centres - centres.mean(0), axis=1).mean())
 
 
-
 def test_a_single_photo_is_lifted_without_training(network: Any, gallery: Path, tmp_path: Path) -> None:
     from lang_splat_ns.cli import main
     from lang_splat_ns.langsplat_lift.new_run import config_from_data
@@ -207,5 +215,5 @@ def test_a_single_photo_is_lifted_without_training(network: Any, gallery: Path, 
     assert len(json.loads((tmp_path / "query" / "query.json").read_text())["prompts"]) == 1
     plain = config_from_data(tmp_path / "scene")
     plain.pipeline.datamanager.dataparser.auto_scale_poses = True
-    with pytest.raises(UserError, match="one photo only.*--auto-scale-poses False"):
+    with pytest.raises(UserError, match=r"one photo only.*--auto-scale-poses False"):
         check_data(plain)

@@ -91,7 +91,6 @@ class Lift:
 
     def _start(self) -> Any:
         from lang_splat_ns.errors import UserError
-
         from lang_splat_ns.langsplat_lift.new_run import config_from_data, config_from_ply, config_from_run
 
         if self.load_config is not None and self.ply is not None:

@@ -34,9 +34,9 @@ class Poses:
     intrinsics: Literal["auto", "shared", "per-photo"] = "auto"
     """Whether photos of one camera, size and zoom share one lens. By default they do, but with vggt only if its
     cameras are refined."""
-    camera_model: Literal["auto", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "SIMPLE_PINHOLE", "PINHOLE", "OPENCV_FISHEYE"] = (
-        "auto"
-    )
+    camera_model: Literal[
+        "auto", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "SIMPLE_PINHOLE", "PINHOLE", "OPENCV_FISHEYE"
+    ] = "auto"
     """Lens model that colmap fits; by default SIMPLE_RADIAL. Photos are undistorted with it in any case."""
     matching: Literal["auto", "exhaustive", "sequential"] = "auto"
     """Which photos colmap matches: all pairs, or those next to each other in the order of their names and those that

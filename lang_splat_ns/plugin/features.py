@@ -16,8 +16,8 @@ from lang_splat_ns.perception.extract import Frame, extract, missing
 from lang_splat_ns.perception.feature_store import FeatureStore, open_store
 from lang_splat_ns.perception.ray_engine import Job, extract_on_ray
 from lang_splat_ns.plugin.check_data import check_nerfstudio_folder
-from lang_splat_ns.plugin.one_photo import suited
 from lang_splat_ns.plugin.frame_features import PerceptionSpec, best_device, make_frames
+from lang_splat_ns.plugin.one_photo import suited
 
 Which = Literal["train", "all"]
 Engine = Literal["local", "ray"]

@@ -29,9 +29,7 @@ class Start(NamedTuple):
     """What the camera optimizer of that run has learned, [V, 6]; None where it had none, or in another frame."""
 
 
-def read_start(
-    path: Path, frame: Similarity, ply_frame: PlyFrame = "dataset", from_points: bool = False
-) -> Start:
+def read_start(path: Path, frame: Similarity, ply_frame: PlyFrame = "dataset", from_points: bool = False) -> Start:
     """Read Gaussians and carry them into the frame of the current data parser.
 
     Args:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
@@ -163,9 +164,7 @@ def _why_nothing(photos: Photos, shop: Workshop) -> str:
 def _why_not(photos: Photos, shop: Workshop, models: dict[Path, list[str]], largest: Path) -> dict[str, str]:
     posed, matched = set(models[largest]), _matched(shop)
     elsewhere = {name for path, names in models.items() if path.parent == largest.parent for name in names} - posed
-    features = dict(
-        shop.query("SELECT name, rows FROM images JOIN keypoints ON images.image_id = keypoints.image_id")
-    )
+    features = dict(shop.query("SELECT name, rows FROM images JOIN keypoints ON images.image_id = keypoints.image_id"))
     reasons = {}
     for photo in photos.photos:
         if photo.name in posed:
@@ -199,6 +198,14 @@ def _without_distortion(photos: Photos, shop: Workshop, model: Path) -> PosedSce
     return scene
 
 
+def pose_of(image: Any) -> NDArray[np.float64]:
+    """World-to-camera [4, 4] of a photo of pycolmap's."""
+    pose: Any = image.cam_from_world
+    # A property in older versions, a method in newer ones.
+    pose = pose() if callable(pose) else pose
+    return np.vstack([pose.matrix(), [0, 0, 0, 1]])
+
+
 def read_model(model: Path, images: Path) -> PosedScene:
     """A COLMAP model of pinhole cameras, with the photos in the order of their names.
 
@@ -216,10 +223,7 @@ def read_model(model: Path, images: Path) -> PosedScene:
         matrix = camera.calibration_matrix()
         lenses.append([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
         sizes.append([camera.width, camera.height])
-        pose: Any = image.cam_from_world
-        # A property in older versions, a method in newer ones.
-        pose = pose() if callable(pose) else pose
-        matrices.append(np.vstack([pose.matrix(), [0, 0, 0, 1]]))
+        matrices.append(pose_of(image))
     points = [scene.points3D[number] for number in sorted(scene.points3D)]
     return PosedScene(
         images=tuple(images / image.name for image in posed),

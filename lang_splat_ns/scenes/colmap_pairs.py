@@ -45,7 +45,7 @@ def _in_order(count: int) -> set[tuple[int, int]]:
 
 
 def _global_descriptors(names: Sequence[str], database: Path) -> np.ndarray:
-    """One unit vector per photo, float32: VLAD over its SIFT descriptors (Jegou et al. 2010), with words of this set."""
+    """One unit vector per photo, float32: VLAD (Jegou et al. 2010) over its SIFT, with words of this set."""
     from sklearn.cluster import MiniBatchKMeans
 
     connection = sqlite3.connect(database)
@@ -55,7 +55,7 @@ def _global_descriptors(names: Sequence[str], database: Path) -> np.ndarray:
         sample = np.concatenate([_descriptors(connection, ids.get(name))[:each] for name in names])
         if len(sample) < WORDS:
             return np.eye(len(names), dtype=np.float32)
-        words = MiniBatchKMeans(WORDS, random_state=0, n_init=1, max_iter=20).fit(sample)
+        words = MiniBatchKMeans(WORDS, random_state=0, n_init="auto", max_iter=20).fit(sample)
         return np.stack([_vlad(_descriptors(connection, ids.get(name)), words) for name in names])
     finally:
         connection.close()

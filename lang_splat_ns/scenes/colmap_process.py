@@ -96,7 +96,9 @@ class Workshop:
             finally:
                 _end(process)
         if process.returncode != 0:
-            raise UserError(f"COLMAP failed while {watch.description.lower()}: {self._last_words(start)}; see {self.log}.")
+            raise UserError(
+                f"COLMAP failed while {watch.description.lower()}: {self._last_words(start)}; see {self.log}."
+            )
         write_text(self._note(name), "")
 
     def count(self, table: str) -> int:

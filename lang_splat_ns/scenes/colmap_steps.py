@@ -109,7 +109,7 @@ def undistort(model: str, images: str, out: str) -> None:
     """Write photos without distortion, and the model with pinhole cameras, as COLMAP's dense workspace."""
     import pycolmap
 
-    better = {"jpeg_quality": 95} if "jpeg_quality" in (pycolmap.undistort_images.__doc__ or "") else {}
+    better: dict[str, Any] = {"jpeg_quality": 95} if "jpeg_quality" in (pycolmap.undistort_images.__doc__ or "") else {}
     pycolmap.undistort_images(out, model, images, **better)
 
 
@@ -131,9 +131,8 @@ def triangulate_and_adjust(database: str, images: str, model: str, out: str, rou
     options.triangulation.ignore_two_view_tracks = False
     adjustment = pycolmap.BundleAdjustmentOptions()
     # Wrong matches must not pull; squared errors beyond a pixel count less.
-    for part in (adjustment, getattr(adjustment, "ceres", None)):
-        if part is not None and hasattr(part, "loss_function_type"):
-            part.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
+    # Newer versions keep the solver's options in a part of their own.
+    _set(getattr(adjustment, "ceres", adjustment), loss_function_type=pycolmap.LossFunctionType.SOFT_L1)
     for number in range(rounds):
         # A network's cameras are off by some pixels at first.
         error = 4.0 if number == rounds - 1 else 12.0

@@ -53,7 +53,7 @@ class Confidence:
 
 
 def parse_confidence(text: str) -> Confidence:
-    """"30%" leaves out the least confident 30 percent of all pixels; a number is the least confidence itself.
+    """ "30%" leaves out the least confident 30 percent of all pixels; a number is the least confidence itself.
 
     Raises:
         UserError: anything else.
@@ -172,4 +172,4 @@ def _colors(view: DepthView) -> NDArray[np.uint8]:
     place = grid_in_photo(view) * (np.array(size) / view.size) - 0.5
     x, y = (np.ascontiguousarray(place[..., axis], dtype=np.float32) for axis in (0, 1))
     assert x.shape == (height, width)
-    return np.asarray(cv2.remap(small, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    return np.asarray(cv2.remap(small, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8)

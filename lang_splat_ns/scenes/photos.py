@@ -119,7 +119,8 @@ def prepare_photos(sources: Sequence[Path], digests: Sequence[str], folder: Path
     photos = []
     with ThreadPoolExecutor(max_workers=4) as pool:
         work = partial(_prepared_or_reason, folder=folder, longest_side=longest_side)
-        for (path, _), result in zip(jobs, track(pool.map(work, jobs), "Reading photos", len(jobs), "photos")):
+        results = track(pool.map(work, jobs), "Reading photos", len(jobs), "photos")
+        for (path, _), result in zip(jobs, results, strict=True):
             if isinstance(result, Photo):
                 photos.append(result)
             else:

@@ -77,7 +77,7 @@ def write_scene(out: Path, scene: PosedScene, about: dict[str, Any]) -> None:
         for path in sorted(scene.model.glob("*.bin")):
             with path.open("rb") as file:
                 write_atomically(sparse / path.name, partial(shutil.copyfileobj, file))
-    save_points(out / "sparse_pc.ply", scene.points, scene.colors)
+    save_points(out / "sparse_pc.ply", scene.points.astype(np.float32), scene.colors)
     write_text(out / "transforms.json", json.dumps(_transforms(scene, about), indent=1, ensure_ascii=False) + "\n")
 
 

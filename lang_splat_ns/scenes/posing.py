@@ -17,8 +17,8 @@ from lang_splat_ns.scenes.colmap import CameraModel, ColmapOptions, Matching, po
 from lang_splat_ns.scenes.from_depth import parse_confidence
 from lang_splat_ns.scenes.photos import Photos, content_digests, find_photos, prepare_photos
 from lang_splat_ns.scenes.posed_scene import PosedScene, write_scene
-from lang_splat_ns.scenes.video_frames import extract_frames
 from lang_splat_ns.scenes.vggt_poses import VggtOptions, pose_with_vggt
+from lang_splat_ns.scenes.video_frames import extract_frames
 
 VERSION = 1
 """Goes up whenever the same photos and options would give another data set."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lang_splat_ns.console import CONSOLE
-from lang_splat_ns.scenes.colmap import ColmapOptions, match_photos
+from lang_splat_ns.scenes.colmap import ColmapOptions, match_photos, pose_of
 from lang_splat_ns.scenes.colmap_files import write_model
 from lang_splat_ns.scenes.colmap_process import Watch, Workshop
 from lang_splat_ns.scenes.from_depth import DepthView
@@ -22,9 +22,7 @@ FEWEST_SEEN = 10
 """Points that a photo must see for its camera to be adjusted and its depth to be rescaled."""
 
 
-def refine_views(
-    photos: Photos, views: list[DepthView], cameras: NDArray[np.int64], folder: Path
-) -> list[DepthView]:
+def refine_views(photos: Photos, views: list[DepthView], cameras: NDArray[np.int64], folder: Path) -> list[DepthView]:
     """Adjust cameras to matched features (tracks by pycolmap), and rescale each photo's depth to go with them.
 
     Where too little matches, the views stay as they are, and a line says so.
@@ -59,9 +57,7 @@ def refine_views(
     if len(scene.points3D) < FEWEST_POINTS:
         CONSOLE.print("[yellow]Too little matches between these photos to adjust their cameras; they stay.[/yellow]")
         return views
-    refined = [
-        _refined(view, scene, ids[photo.name]) for photo, view in zip(photos.photos, views, strict=True)
-    ]
+    refined = [_refined(view, scene, ids[photo.name]) for photo, view in zip(photos.photos, views, strict=True)]
     kept = sum(new is not old for new, old in zip(refined, views, strict=True))
     CONSOLE.print(
         f"Cameras of {kept} of {len(views)} photos adjusted to {len(scene.points3D):,} points, mean reprojection error "
@@ -97,8 +93,7 @@ def _refined(view: DepthView, scene: Any, number: int) -> DepthView:
         return view
     pixels, points = (np.array(values, dtype=np.float64) for values in zip(*seen, strict=True))
     camera = scene.camera(image.camera_id)
-    pose: Any = image.cam_from_world
-    matrix = np.vstack([(pose() if callable(pose) else pose).matrix(), [0, 0, 0, 1]])
+    matrix = pose_of(image)
     depth = points @ matrix[2, :3] + matrix[2, 3]
     grid = np.floor((pixels - view.offset) / view.scale).astype(int)
     rows = grid[:, 1].clip(0, view.depth.shape[0] - 1)

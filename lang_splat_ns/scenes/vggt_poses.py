@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class VggtOptions:
     """
 
     weights: str = "vggt"
-    confidence: Confidence = Confidence()
+    confidence: Confidence = field(default_factory=Confidence)
     max_points: int = 200_000
     shared_intrinsics: bool = False
     refine: bool = False
@@ -107,8 +107,6 @@ def cameras_of(photos: Photos, shared: bool) -> NDArray[np.int64]:
 
 def share_intrinsics(views: list[DepthView], cameras: NDArray[np.int64]) -> list[DepthView]:
     """The same views with the median intrinsics of each camera."""
-    from dataclasses import replace
-
     lenses = np.stack([view.intrinsics for view in views])
     medians = {number: np.median(lenses[cameras == number], axis=0) for number in set(cameras.tolist())}
     return [replace(view, intrinsics=medians[int(number)]) for view, number in zip(views, cameras, strict=True)]
