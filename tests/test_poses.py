@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,23 +20,15 @@ from benchmarks.pose_errors import compare, read_poses
 from lang_splat_ns.cli import main
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.scenes import colmap_process
-from lang_splat_ns.scenes.gallery import write_gallery
+from lang_splat_ns.scenes.colmap_pairs import choose_pairs
 from lang_splat_ns.scenes.posing import Posing
 
 
 @pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo scene, large enough for features to match."""
-    out = tmp_path_factory.mktemp("gallery")
-    write_gallery(out, width=320, height=180, views=12, held_out=3, points=2000)
-    return out
-
-
-@pytest.fixture(scope="module")
-def photos(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(sharp_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its photos alone, one of them unreadable."""
     out = tmp_path_factory.mktemp("photos")
-    shutil.copytree(gallery / "images", out, dirs_exist_ok=True)
+    shutil.copytree(sharp_scene / "images", out, dirs_exist_ok=True)
     (out / "torn.png").write_bytes((out / "frame_00001.png").read_bytes()[:2000])
     return out
 
@@ -62,8 +56,8 @@ def no_posing(monkeypatch: pytest.MonkeyPatch, *steps: str) -> None:
     monkeypatch.setattr(colmap_process.subprocess, "Popen", watched)
 
 
-def test_poses_are_found_again(gallery: Path, posed: Path) -> None:
-    errors = compare(read_poses(posed / "transforms.json"), read_poses(gallery / "transforms.json"))
+def test_poses_are_found_again(sharp_scene: Path, posed: Path) -> None:
+    errors = compare(read_poses(posed / "transforms.json"), read_poses(sharp_scene / "transforms.json"))
     assert errors.photos == 12
     # The photos are tiny; `benchmarks/poses.py` measures real ones.
     assert errors.position_percent < 3 and errors.rotation_degrees < 4
@@ -172,6 +166,43 @@ def test_other_photos_or_options_are_posed_anew(photos: Path, tmp_path: Path) ->
     (moved / "torn.png").unlink()
     keys.append(Posing(make_request(moved, backend="colmap")).key)
     assert keys[2] == keys[0] and len(set(keys)) == 3
+
+
+def test_a_large_set_is_matched_in_order_and_by_likeness(tmp_path: Path) -> None:
+    """A walk past 60 places, twice: every photo meets its neighbours, and the one of the same place of the other round."""
+    rng = np.random.default_rng(0)
+    places = rng.integers(0, 255, (60, 40, 128), dtype=np.uint8)
+    database = sqlite3.connect(tmp_path / "database.db")
+    database.execute("CREATE TABLE images (image_id INTEGER, name TEXT)")
+    database.execute("CREATE TABLE descriptors (image_id INTEGER, rows INTEGER, cols INTEGER, data BLOB)")
+    names = [f"{number:03d}.jpg" for number in range(120)]
+    for number, name in enumerate(names):
+        seen = np.clip(places[number % 60] + rng.integers(-3, 4, (40, 128)), 0, 255).astype(np.uint8)
+        database.execute("INSERT INTO images VALUES (?, ?)", (number + 1, name))
+        database.execute("INSERT INTO descriptors VALUES (?, 40, 128, ?)", (number + 1, seen.tobytes()))
+    database.commit()
+    database.close()
+    pairs = set(choose_pairs(names, tmp_path / "database.db"))
+    assert {(names[one], names[one + step]) for one in range(110) for step in (1, 10)} <= pairs
+    assert {(names[one], names[one + 60]) for one in range(60)} <= pairs
+    assert len(pairs) < 120 * 45 < 120 * 119 / 2
+
+
+def test_a_large_set_is_posed_from_chosen_pairs(sharp_scene: Path, photos: Path, tmp_path: Path) -> None:
+    poses("--images", photos, "--out", tmp_path / "scene", "--matching", "sequential")
+    errors = compare(read_poses(tmp_path / "scene" / "transforms.json"), read_poses(sharp_scene / "transforms.json"))
+    assert errors.photos == 12 and errors.position_percent < 3
+
+
+def test_a_video_is_posed(sharp_scene: Path, tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "walk.avi"), cv2.VideoWriter.fourcc(*"PNG "), 10.0, (320, 180))
+    for path in sorted((sharp_scene / "images").iterdir()):
+        frame = cv2.imread(str(path))
+        assert frame is not None
+        writer.write(frame)
+    writer.release()
+    poses("--video", tmp_path / "walk.avi", "--out", tmp_path / "scene", "--frames", "12")
+    assert len(read_poses(tmp_path / "scene" / "transforms.json")) == 12
 
 
 def test_what_was_finished_is_not_done_again(

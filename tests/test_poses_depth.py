@@ -23,7 +23,6 @@ from lang_splat_ns.scenes.from_depth import (
     scene_from_depth,
     thin,
 )
-from lang_splat_ns.scenes.gallery import write_gallery
 from lang_splat_ns.scenes.photos import Photos, content_digests, find_photos, prepare_photos
 from lang_splat_ns.scenes.posed_scene import write_scene
 from lang_splat_ns.scenes.refine import refine_views
@@ -114,15 +113,8 @@ def _check_pixels(network: Any, photos: Photos, outputs: Any) -> None:
         assert np.abs(landed - place.reshape(-1, 2))[inside].max() < 0.05
 
 
-@pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("gallery")
-    write_gallery(out, width=320, height=180, views=12, held_out=3, points=2000)
-    return out
-
-
-def test_points_lie_on_what_is_there(gallery: Path) -> None:
-    views = true_views(gallery, 4)
+def test_points_lie_on_what_is_there(sharp_scene: Path) -> None:
+    views = true_views(sharp_scene, 4)
     # The last photo is not believed.
     views[3] = replace(views[3], confidence=views[3].confidence * 0.1)
     scene = scene_from_depth(views, np.ones(4, np.int64), Confidence(least=0.5), 20_000)
@@ -150,9 +142,9 @@ def test_confidence_as_people_write_it() -> None:
             parse_confidence(text)
 
 
-def test_nothing_is_believed(gallery: Path) -> None:
+def test_nothing_is_believed(sharp_scene: Path) -> None:
     with pytest.raises(UserError, match="lower --confidence"):
-        scene_from_depth(true_views(gallery, 1), np.ones(1, np.int64), Confidence(least=9.0), 100)
+        scene_from_depth(true_views(sharp_scene, 1), np.ones(1, np.int64), Confidence(least=9.0), 100)
 
 
 def test_thinning_does_not_depend_on_the_order() -> None:
@@ -164,13 +156,13 @@ def test_thinning_does_not_depend_on_the_order() -> None:
     assert np.abs(one[1].astype(int) - other[1].astype(int)).max() <= 1
 
 
-def test_refining_brings_disturbed_cameras_back(gallery: Path, tmp_path: Path) -> None:
+def test_refining_brings_disturbed_cameras_back(sharp_scene: Path, tmp_path: Path) -> None:
     from scipy.spatial.transform import Rotation
 
     from benchmarks.pose_errors import compare
 
-    photos = prepared(gallery / "images", tmp_path / "photos")
-    true = true_views(gallery, 12)
+    photos = prepared(sharp_scene / "images", tmp_path / "photos")
+    true = true_views(sharp_scene, 12)
     rng = np.random.default_rng(0)
     views = []
     for view in true:
@@ -197,13 +189,34 @@ def spread(views: list[DepthView]) -> float:
     return float(np.linalg.norm(centres - centres.mean(0), axis=1).mean())
 
 
-def test_a_single_photo_is_lifted_without_training(network: Any, gallery: Path, tmp_path: Path) -> None:
+def test_many_points_answer_without_training(sharp_scene: Path, tmp_path: Path) -> None:
+    """The whole way from predicted depth to an answer; what is chosen has the colour that was asked for."""
+    from lang_splat_ns.commands.lift import Lift
+    from lang_splat_ns.language.field import Query
+    from lang_splat_ns.plugin.runs import open_run
+    from lang_splat_ns.splatting.gaussians import SH_C0
+
+    scene = scene_from_depth(true_views(sharp_scene, 12), np.ones(12, np.int64), Confidence(drop=0.0), 60_000)
+    write_scene(tmp_path / "scene", scene, {"backend": "vggt"})
+    Lift(
+        data=tmp_path / "scene", segmenter="felzenszwalb", encoder="colour-words", cache_dir=tmp_path / "cache",
+        output_dir=tmp_path / "out",
+    ).run()  # fmt: skip
+    (config,) = tmp_path.glob("out/*/langsplat-lift/*/config.yml")
+    model = open_run(config).pipeline.model
+    chosen = model.language_field().select(Query(("sky blue",))).mask[0]
+    assert 0 < chosen.sum() < 0.2 * len(scene.points)
+    red, _, blue = (model.features_dc[chosen].detach() * SH_C0 + 0.5).mean(0)
+    assert blue > red + 0.1
+
+
+def test_a_single_photo_is_lifted_without_training(network: Any, sharp_scene: Path, tmp_path: Path) -> None:
     from lang_splat_ns.cli import main
     from lang_splat_ns.langsplat_lift.new_run import config_from_data
     from lang_splat_ns.plugin.check_data import check_data
 
     (tmp_path / "in").mkdir()
-    photo = gallery / "images" / "frame_00001.png"
+    photo = sharp_scene / "images" / "frame_00001.png"
     (tmp_path / "in" / photo.name).write_bytes(photo.read_bytes())
     photos = prepared(tmp_path / "in", tmp_path / "photos")
     scene, _ = pose_with_network(network, photos, tmp_path / "work", VggtOptions())
