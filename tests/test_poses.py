@@ -169,7 +169,7 @@ def test_other_photos_or_options_are_posed_anew(photos: Path, tmp_path: Path) ->
 
 
 def test_a_large_set_is_matched_in_order_and_by_likeness(tmp_path: Path) -> None:
-    """A walk past 60 places, twice: every photo meets its neighbours, and the one of the same place of the other round."""
+    """A walk past 60 places, twice: every photo meets its neighbours, and its like of the other round."""
     rng = np.random.default_rng(0)
     places = rng.integers(0, 255, (60, 40, 128), dtype=np.uint8)
     database = sqlite3.connect(tmp_path / "database.db")
