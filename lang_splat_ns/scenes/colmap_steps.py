@@ -9,7 +9,10 @@ pycolmap 3.12 and 4.x name some options differently; a step sets those that its 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +30,18 @@ def extract_features(database: str, images: str, groups: list[dict[str, Any]], c
     """
     import pycolmap
 
+    _make_database(database)
     for group in groups:
+        if _camera_of(database, group["names"]) is None:
+            reader = pycolmap.ImageReaderOptions()
+            reader.camera_model = camera_model
+            if group["focal"]:
+                reader.default_focal_length_factor = group["focal"] / group["longest"]
+            # Features are written in the order in which threads finish; numbered beforehand, photos keep one order.
+            pycolmap.import_images(database, images, pycolmap.CameraMode.SINGLE, group["names"], reader)
         reader = pycolmap.ImageReaderOptions()
         reader.camera_model = camera_model
-        known = _camera_of(database, group["names"])
-        if known is not None:
-            reader.existing_camera_id = known
-        elif group["focal"]:
-            reader.default_focal_length_factor = group["focal"] / group["longest"]
+        reader.existing_camera_id = _camera_of(database, group["names"])
         arguments: dict[str, Any] = {"image_names": group["names"], "reader_options": reader}
         if "sift_options" in (pycolmap.extract_features.__doc__ or ""):
             arguments["camera_model"] = camera_model
@@ -154,9 +161,29 @@ def main(job: Path) -> None:
     """Run the step that a file names, with the arguments that it gives."""
     import pycolmap
 
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     asked = json.loads(job.read_text(encoding="utf-8"))
     pycolmap.set_random_seed(SEED)
     STEPS[asked["step"]](**asked["arguments"])
+
+
+def _make_database(path: str) -> None:
+    """Opening a database makes it where it is missing."""
+    import pycolmap
+
+    maker: Any = pycolmap.Database
+    try:
+        maker.open(path).close()
+    except TypeError:
+        # pycolmap 3.12 opens it in its constructor.
+        maker(path).close()
+
+
+def _end_with(parent: int) -> None:
+    """Whoever starts again after a kill must find nobody at work on the database."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _camera_of(database: str, names: list[str]) -> int | None:
