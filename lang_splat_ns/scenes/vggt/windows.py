@@ -123,7 +123,8 @@ def fit_similarity(sources: Sequence[Seen], targets: Sequence[Seen]) -> Similari
         return None
     options = pycolmap.RANSACOptions()
     options.max_error, options.random_seed = _TOLERANCE * _typical_depth(targets), 0
-    consensus = pycolmap.estimate_sim3d_robust(source, target, options)
+    # A table, whatever pycolmap's own annotation says.
+    consensus: Any = pycolmap.estimate_sim3d_robust(source, target, options)
     # A world that shrinks to a point meets those few others that happen to lie around it.
     if consensus is None or consensus["num_inliers"] < _LEAST_AGREEMENT * len(source):
         return None
