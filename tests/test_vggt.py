@@ -29,7 +29,12 @@ package = importlib.import_module("lang_splat_ns.scenes.vggt")
 names = [module.name for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
 for name in names:
     importlib.import_module(name)
+import torch
+
 from benchmarks.gpu_vggt import main
+
+# See conftest.py.
+torch.set_num_threads(1)
 main(["--device", "cpu", "--tiny", "--out", sys.argv[2]])
 print(len(names))
 """
