@@ -29,6 +29,13 @@ package = importlib.import_module("lang_splat_ns.scenes.vggt")
 names = [module.name for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
 for name in names:
     importlib.import_module(name)
+import torch
+
+from benchmarks.gpu_vggt import main
+
+# See conftest.py.
+torch.set_num_threads(1)
+main(["--device", "cpu", "--tiny", "--out", sys.argv[2]])
 print(len(names))
 """
 
@@ -147,8 +154,14 @@ def test_stored_half_is_what_autocast_makes(tiny: VGGT) -> None:
     torch.testing.assert_close(found, tiny.aggregator(images)[3], rtol=0.1, atol=0.1)
 
 
-def test_needs_torch_only() -> None:
+def test_needs_torch_only_and_is_measured(tmp_path: Path) -> None:
     blocked = "nerfstudio numba einops scipy PIL cv2 transformers huggingface_hub pycolmap jaxtyping torchvision tyro"
-    arguments = [sys.executable, "-c", IMPORT_ALONE, blocked]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert int(done.stdout) >= 15
+    arguments = [sys.executable, "-c", IMPORT_ALONE, blocked, str(tmp_path / "vggt.json")]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=root)
+    assert int(done.stdout.splitlines()[-1]) >= 15
+    rows = json.loads((tmp_path / "vggt.json").read_text())["vggt"]
+    assert [(row["part"], row["frames"]) for row in rows] == [
+        (part, frames) for part in ("aggregator", "network") for frames in (1, 2)
+    ]
+    assert all(row["seconds"] > 0 for row in rows)

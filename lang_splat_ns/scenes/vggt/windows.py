@@ -15,6 +15,8 @@ Layout = Literal["interleaved", "sequence"]
 Array = npt.NDArray[np.floating]
 _TOLERANCE = 0.05
 """Points whose error is below this share of the typical depth may agree with each other."""
+_LEAST_AGREEMENT = 0.25
+"""Share of the points that must."""
 _POINTS_PER_FRAME = 500
 _REFITS = 5
 
@@ -121,14 +123,18 @@ def fit_similarity(sources: Sequence[Seen], targets: Sequence[Seen]) -> Similari
         return None
     options = pycolmap.RANSACOptions()
     options.max_error, options.random_seed = _TOLERANCE * _typical_depth(targets), 0
-    found = pycolmap.estimate_sim3d_robust(source, target, options)
+    # A table, whatever pycolmap's own annotation says.
+    consensus: Any = pycolmap.estimate_sim3d_robust(source, target, options)
+    # A world that shrinks to a point meets those few others that happen to lie around it.
+    if consensus is None or consensus["num_inliers"] < _LEAST_AGREEMENT * len(source):
+        return None
+    found = _similarity(consensus["tgt_from_src"])
     for _ in range(_REFITS):
-        if found is None:
-            return None
-        errors = np.linalg.norm(_similarity(found).of_points(source) - target, axis=1)
+        errors = np.linalg.norm(found.of_points(source) - target, axis=1)
         good = errors <= 2.5 * np.median(errors)
-        found = pycolmap.estimate_sim3d(source[good], target[good])
-    return None if found is None else _similarity(found)
+        refit = pycolmap.estimate_sim3d(source[good], target[good])
+        found = found if refit is None else _similarity(refit)
+    return found
 
 
 def _surest(frames: Sequence[Seen]) -> list[npt.NDArray[np.intp]]:
