@@ -225,7 +225,9 @@ def test_what_was_finished_is_not_done_again(
     with monkeypatch.context() as patch:
         no_posing(patch, "features", "matches")
         poses("--images", photos, "--out", out)
-    assert (out / "transforms.json").read_bytes() == (posed / "transforms.json").read_bytes()
+    found, whole = (read_poses(folder / "transforms.json") for folder in (out, posed))
+    # Threads add in the order in which they come.
+    assert max(float(np.abs(found[name] - whole[name]).max()) for name in whole) < 1e-9
     no_posing(monkeypatch)
     poses("--images", photos, "--out", out)
     assert "is there already" in capsys.readouterr().out
