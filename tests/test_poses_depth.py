@@ -196,7 +196,7 @@ def test_many_points_answer_without_training(sharp_scene: Path, tmp_path: Path) 
     from lang_splat_ns.plugin.runs import open_run
     from lang_splat_ns.splatting.gaussians import SH_C0
 
-    scene = scene_from_depth(true_views(sharp_scene, 12), np.ones(12, np.int64), Confidence(drop=0.0), 40_000)
+    scene = scene_from_depth(true_views(sharp_scene, 12), np.ones(12, np.int64), Confidence(drop=0.0), 60_000)
     write_scene(tmp_path / "scene", scene, {"backend": "vggt"})
     Lift(
         data=tmp_path / "scene", segmenter="felzenszwalb", encoder="colour-words", cache_dir=tmp_path / "cache",

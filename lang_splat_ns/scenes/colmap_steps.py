@@ -39,9 +39,11 @@ def extract_features(database: str, images: str, groups: list[dict[str, Any]], c
                 reader.default_focal_length_factor = group["focal"] / group["longest"]
             # Features are written in the order in which threads finish; numbered beforehand, photos keep one order.
             pycolmap.import_images(database, images, pycolmap.CameraMode.SINGLE, group["names"], reader)
+        known = _camera_of(database, group["names"])
+        assert known is not None, "import_images has written it"
         reader = pycolmap.ImageReaderOptions()
         reader.camera_model = camera_model
-        reader.existing_camera_id = _camera_of(database, group["names"])
+        reader.existing_camera_id = known
         arguments: dict[str, Any] = {"image_names": group["names"], "reader_options": reader}
         if "sift_options" in (pycolmap.extract_features.__doc__ or ""):
             arguments["camera_model"] = camera_model
