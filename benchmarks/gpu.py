@@ -7,7 +7,7 @@ Four parts, each building on the one before: the rasterizer against its plain to
 `3dgs`, the feature training of `langsplat` on the Gaussians that it leaves, and queries of the result. `--features`
 takes the feature store (`.lang_splat_cache`) that a training of `langsplat` on the same photos has left, perhaps on a
 CPU; without it label maps and embeddings are random, which does for speed and memory. `--device cpu --tiny` runs all
-of it in seconds.
+of it in seconds. What needs no scene is measured apart: `benchmarks.gpu_lerf`, `benchmarks.gpu_vggt`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from lang_splat_ns.commands.evaluate import Evaluate
 from lang_splat_ns.commands.export import Export
 from lang_splat_ns.commands.features import Features
 from lang_splat_ns.commands.lift import Lift
+from lang_splat_ns.commands.poses import Poses
 from lang_splat_ns.commands.query import QueryRun
 from lang_splat_ns.commands.render import RenderRun
 from lang_splat_ns.commands.weights import FetchWeights, ListWeights
@@ -33,6 +34,7 @@ Weights = Annotated[
 ]
 Commands = (
     Annotated[Demo, subcommand("demo")]
+    | Annotated[Poses, subcommand("poses")]
     | Annotated[Lift, subcommand("lift")]
     | Annotated[QueryRun, subcommand("query")]
     | Annotated[Evaluate, subcommand("eval")]

@@ -27,6 +27,14 @@ def tiny_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def sharp_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo scene, large enough for features to match between photos. Read it, do not write into it."""
+    out = tmp_path_factory.mktemp("sharp_scene")
+    write_gallery(out, width=320, height=180, views=12, held_out=3, points=2000)
+    return out
+
+
+@pytest.fixture(scope="session")
 def run(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a finished langsplat run on it. Read it, do not train in it."""
     from runs import langsplat_config, train

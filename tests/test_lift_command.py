@@ -133,6 +133,30 @@ def test_somebody_elses_ply(tiny_scene: Path, lifted: Path, tmp_path: Path, degr
     assert masks[0].any() and (masks[0] == masks[1]).float().mean() > 0.98
 
 
+def test_points_are_lifted_without_training(tiny_scene: Path, tmp_path: Path) -> None:
+    """The points of a data set, and the same as a file: one Gaussian each, where and in the colour that they are."""
+    from lang_splat_ns.splatting.gaussians import SH_C0
+    from lang_splat_ns.splatting.ply import read_points
+
+    cache = tmp_path / "cache"
+    plain = lift(tmp_path / "plain", data=tiny_scene, cache_dir=cache, **NETWORKS)
+    file = lift(tmp_path / "file", ply=tiny_scene / "sparse_pc.ply", data=tiny_scene, cache_dir=cache, **NETWORKS)
+    points, colors = read_points(tiny_scene / "sparse_pc.ply")
+    assert colors is not None
+    for run in (plain, file):
+        found = gaussians_of(run)
+        assert torch.allclose(found.means, points, atol=1e-5)
+        assert torch.allclose(found.features_dc * SH_C0 + 0.5, colors / 255, atol=3e-3)
+        assert torch.sigmoid(found.opacities).min() > 0.5
+        assert not found.features_rest.any()
+    # So few points answer coarsely; test_poses_depth.py asks many.
+    field = open_run(plain / "config.yml").pipeline.model.language_field()
+    assert field.select(Query(("green",))).scores.isfinite().all()
+    # A run of points is lifted anew as any other.
+    again = lift(tmp_path / "again", load_config=plain / "config.yml", cache_dir=cache)
+    assert torch.equal(gaussians_of(again).means, gaussians_of(plain).means)
+
+
 def test_a_ply_in_another_frame_is_told_before_perception(
     tiny_scene: Path, lifted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +232,7 @@ def test_queries_that_another_encoder_does_not_know_are_left_out(
 
 
 MISTAKES = [
-    ([], ["--load-config", "--ply"]),
+    ([], ["--load-config", "--ply", "--data"]),
     (["--load-config", "a.yml", "--ply", "b.ply"], ["not both"]),
     (["--load-config", "missing.yml"], ["missing.yml", "no such file"]),
     (["--load-config", "CONFIG", "--encoder", "colour-word"], ["colour-words", "open_clip"]),
@@ -217,7 +241,8 @@ MISTAKES = [
     (["--load-config", "TRANSFORMS"], ["transforms.json", "not the config.yml"]),
     (["--ply", "scene.ply"], ["scene.ply", "--data"]),
     (["--ply", "scene.ply", "--data", "SCENE"], ["scene.ply", "no such file"]),
-    (["--ply", "POINTS", "--data", "SCENE"], ["sparse_pc.ply", "not a 3DGS .ply"]),
+    (["--ply", "TRANSFORMS", "--data", "SCENE"], ["transforms.json", "not a readable .ply"]),
+    (["--data", "nowhere"], ["nowhere", "no such"]),
 ]
 
 
@@ -234,7 +259,6 @@ def test_mistakes_cost_one_line(
         "CONFIG": lifted / "config.yml",
         "TRANSFORMS": tiny_scene / "transforms.json",
         "SCENE": tiny_scene,
-        "POINTS": tiny_scene / "sparse_pc.ply",
     }
     with pytest.raises(SystemExit) as caught:
         main(["lift", *(str(places.get(word, word)) for word in arguments), "--output-dir", str(tmp_path)])

@@ -29,7 +29,7 @@ def test_missing_and_empty_data(tmp_path: Path) -> None:
 
 def test_photos_without_poses(tiny_scene: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_scene / "images", tmp_path / "photos")
-    _fails(langsplat_config(tmp_path / "photos", tmp_path), "without poses", "ns-process-data")
+    _fails(langsplat_config(tmp_path / "photos", tmp_path), "without poses", "lang-splat poses", "unposed")
 
 
 def test_unreadable_image_is_named(tiny_scene: Path, tmp_path: Path) -> None:

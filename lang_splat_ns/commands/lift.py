@@ -12,6 +12,9 @@ class Lift:
     """Put language on finished Gaussians, of a run or of a 3DGS .ply, in a new langsplat-lift run. Nothing is trained,
     and nothing of the old run is changed. Give either --load-config, or --ply and --data.
 
+    With --data alone, the data set's own points become the Gaussians. Photos without poses, or a video, are posed first
+    (lang-splat poses says how): so photos become a scene that answers text with one command.
+
     Masks and embeddings come from the cache, and votes from the old run, as far as they are there: a run that is lifted
     already gets another encoder in seconds. Safe to interrupt: run it again, and it goes on with what is whole.
 
@@ -23,9 +26,10 @@ class Lift:
     """config.yml of a run of 3dgs, langsplat, langsplat-lift or splatfacto. Its data, networks and other choices hold
     as far as it has them."""
     ply: Path | None = None
-    """Somebody's finished 3DGS .ply."""
+    """Somebody's finished 3DGS .ply, or a point cloud."""
     data: Path | None = None
-    """Posed photos: those of the .ply, or where the old run's photos lie now."""
+    """Posed photos: those of the .ply, or where the old run's photos lie now. Alone: posed photos with points, or a
+    folder of photos without poses, or a video."""
     ply_frame: Literal["dataset", "nerfstudio"] = "dataset"
     """Frame of the .ply: the data set's own world, or nerfstudio's (files of ns-export)."""
     encoder: str | None = None
@@ -76,6 +80,8 @@ class Lift:
             manager.crops = manager.prompt_templates = None
         names = ("data", "encoder", "segmenter", "points_per_side", "crops", "prompt_templates", "cache_dir")
         choose(manager, {name: getattr(self, name) for name in names})
+        if hasattr(manager.dataparser, "poses_dir"):
+            choose(manager.dataparser, {"poses_dir": self.cache_dir})
         choose(config.pipeline.model, {"lift_method": self.method, "lift_workers": self.workers})
         choose(config, {"output_dir": self.output_dir})
         config.pipeline.model.lift_engine = self.engine
@@ -85,17 +91,17 @@ class Lift:
 
     def _start(self) -> Any:
         from lang_splat_ns.errors import UserError
+        from lang_splat_ns.langsplat_lift.new_run import config_from_data, config_from_ply, config_from_run
 
-        if (self.load_config is None) == (self.ply is None):
-            raise UserError(
-                "give either --load-config, the config.yml of a run, or --ply, a 3DGS .ply"
-                + (", not both." if self.ply else "; lang-splat lift --help says more.")
-            )
-        from lang_splat_ns.langsplat_lift.new_run import config_from_ply, config_from_run
-
+        if self.load_config is not None and self.ply is not None:
+            raise UserError("give either --load-config, the config.yml of a run, or --ply, a 3DGS .ply, not both.")
         if self.load_config is not None:
             return config_from_run(self.load_config)
-        assert self.ply is not None
+        if self.ply is None and self.data is None:
+            raise UserError(
+                "give --load-config, the config.yml of a run, or --ply, a 3DGS .ply, or --data, photos with or without "
+                "poses; lang-splat lift --help says more."
+            )
         if self.data is None:
             raise UserError(f"--ply {self.ply} also needs --data: photos with poses, in a nerfstudio data set.")
-        return config_from_ply(self.ply, self.data, self.ply_frame)
+        return config_from_data(self.data) if self.ply is None else config_from_ply(self.ply, self.data, self.ply_frame)

@@ -16,6 +16,7 @@ from lang_splat_ns.language.codebook import Codebook
 from lang_splat_ns.language.field import QueryMode
 from lang_splat_ns.language.lifting import LiftMethod
 from lang_splat_ns.plugin.language_model import LanguageSplatModel, LanguageSplatModelConfig
+from lang_splat_ns.splatting.gaussians import Gaussians, from_point_cloud
 
 BUFFERS = ("language_entries", "language_index", "language_weights")
 
@@ -25,6 +26,9 @@ class LangSplatLiftModelConfig(LanguageSplatModelConfig):
     """Configuration of langsplat-lift."""
 
     _target: type = field(default_factory=lambda: LangSplatLiftModel)
+    from_points: bool = False
+    """Take the points of the data set, or of a point cloud .ply given to init-from, as Gaussians: nothing is trained at
+    all. Answers come within seconds of perception; pictures are as coarse as the points."""
     lift_method: LiftMethod = "consensus"
     """consensus: masks of different views that own the same Gaussians are one object, with one robust embedding.
     gated-median: a robust average per Gaussian (VALA). mean: a plain weighted average (Occam's LGS)."""
@@ -59,6 +63,14 @@ class LangSplatLiftModel(LanguageSplatModel):
         self.register_buffer("language_index", torch.zeros(0, 0, 0, dtype=torch.int16))  # [N, L, T]
         self.register_buffer("language_weights", torch.zeros(0, 0, 0, dtype=torch.uint8))  # [N, L, T - 1]
         self._fields: dict[QueryMode, LiftedField] = {}
+
+    def _initial_gaussians(self) -> Gaussians:
+        if not self.config.from_points:
+            return super()._initial_gaussians()
+        if self.seed_points is None and self.config.init_from is None:
+            raise UserError("The data set has no points to take as Gaussians (ply_file_path in transforms.json).")
+        points, colors = self.seed_points or (torch.zeros(1, 3), None)
+        return from_point_cloud(points, colors, self.config.sh_degree)
 
     # ---- The language part ----
 
@@ -126,7 +138,7 @@ class LangSplatLiftModel(LanguageSplatModel):
 
     def learns_geometry(self, step: int) -> bool:
         """True for all steps, unless the Gaussians were given."""
-        return self.config.init_from is None
+        return self.config.init_from is None and not self.config.from_points
 
     def steps_to_train(self, wanted: int) -> int:
         """None where the Gaussians were given: they are only lifted."""

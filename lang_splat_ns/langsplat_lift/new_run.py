@@ -18,9 +18,11 @@ from lang_splat_ns.language.text import refused_texts
 from lang_splat_ns.plugin import checkpoints
 from lang_splat_ns.plugin.check_data import check_data
 from lang_splat_ns.plugin.init_from import PlyFrame
-from lang_splat_ns.splatting.ply import sh_degree
+from lang_splat_ns.plugin.one_photo import suited
+from lang_splat_ns.plugin.unposed import UnposedDataParserConfig
+from lang_splat_ns.splatting.ply import is_point_cloud, sh_degree
 
-_NOT_TAKEN_OVER = ("_target", "init_from", "ply_frame", "lift_engine", "lift_workers")
+_NOT_TAKEN_OVER = ("_target", "init_from", "ply_frame", "from_points", "lift_engine", "lift_workers")
 
 
 def config_from_run(load_config: Path) -> Any:
@@ -53,20 +55,40 @@ def config_from_ply(ply: Path, data: Path, frame: PlyFrame) -> Any:
     """Configuration of a run that lifts somebody else's Gaussians.
 
     Args:
-        ply: 3DGS `.ply`.
-        data: nerfstudio data set whose photos and poses go with it.
+        ply: 3DGS `.ply`, or a plain point cloud, whose points become Gaussians.
+        data: nerfstudio data set whose photos and poses go with it, or photos without poses.
         frame: the frame that the `.ply` is in.
 
     Raises:
-        UserError: the file is missing or no 3DGS `.ply`.
+        UserError: the file is missing or no `.ply`.
     """
-    config = _fresh_config()
+    config = config_from_data(data) if is_point_cloud(ply) else _fresh_config()
     model = config.pipeline.model
     model.init_from, model.ply_frame = ply, frame
+    if model.from_points:
+        return config
     # Coefficients that the file does not have would only take memory. Without any, degree 0 would mean splatfacto's
     # other way to write colours.
     model.sh_degree = max(1, sh_degree(ply))
     config.pipeline.datamanager.data = data
+    return config
+
+
+def config_from_data(data: Path) -> Any:
+    """Configuration of a run that takes the points of a data set as Gaussians, so that nothing is trained at all.
+
+    Args:
+        data: nerfstudio data set with points; or a folder of photos without poses, or a video, which is posed first.
+    """
+    config = _fresh_config()
+    config.pipeline.model.from_points = True
+    # Points have one colour; without any harmonics degree 0 would mean splatfacto's other way to write it.
+    config.pipeline.model.sh_degree = 1
+    config.pipeline.datamanager.data = data
+    if data.exists() and data.suffix != ".json" and not (data / "transforms.json").is_file():
+        config.pipeline.datamanager.dataparser = UnposedDataParserConfig()
+    else:
+        config.pipeline.datamanager.dataparser = suited(config.pipeline.datamanager.dataparser, data)
     return config
 
 
@@ -93,9 +115,9 @@ def lift_anew(config: Any) -> Path:
     check_data(config)
     config.set_timestamp()
     run = _new_folder(config)
-    old_votes = Path(config.pipeline.model.init_from).parent / VOTES_FILE
-    if old_votes.is_file():
-        share_file(old_votes, run / VOTES_FILE)
+    start = config.pipeline.model.init_from
+    if start is not None and (Path(start).parent / VOTES_FILE).is_file():
+        share_file(Path(start).parent / VOTES_FILE, run / VOTES_FILE)
     try:
         train(config)
     finally:

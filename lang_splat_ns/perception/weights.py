@@ -151,17 +151,18 @@ def published(name: str) -> Published:
 
 
 def hub_models() -> dict[str, Any]:
-    """Name -> class of everything whose weights lie on the model hub.
+    """Name -> class of everything whose weights lie on the model hub, or an object of the same form.
 
-    Such a class has `fetch(variant)`, which downloads, `cached(variant)`, which only looks, and `licence`.
+    It has `fetch(variant)`, which downloads, `cached(variant)`, which only looks, `address` and `licence`.
     """
     from lang_splat_ns.perception.encoders import ENCODERS
     from lang_splat_ns.perception.rerankers import RERANKERS
     from lang_splat_ns.perception.segmenters import SEGMENTERS
+    from lang_splat_ns.scenes.vggt.weights import CHECKPOINTS
 
     registries = (SEGMENTERS, ENCODERS, RERANKERS)
     classes = {name: registry.load(name) for registry in registries for name in registry.builtin}
-    return {name: found for name, found in classes.items() if hasattr(found, "fetch")}
+    return {name: found for name, found in classes.items() if hasattr(found, "fetch")} | CHECKPOINTS
 
 
 def ls() -> list[dict[str, str | int | None]]:

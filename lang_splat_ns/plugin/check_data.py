@@ -11,6 +11,8 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.files import check_exists
+from lang_splat_ns.plugin.one_photo import has_one_photo
+from lang_splat_ns.plugin.unposed import UnposedDataParserConfig
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
 
@@ -26,9 +28,17 @@ def check_data(config: ExperimentConfig) -> None:
     data = manager.data or manager.dataparser.data
     if data is None or str(data) in ("", "."):
         raise UserError("No data: give a folder with --data (lang-splat demo --scene-only --out DIR makes one).")
+    if isinstance(manager.dataparser, UnposedDataParserConfig):
+        # The parser looks at the photos itself before it poses them.
+        return
     check_exists(Path(data))
     if isinstance(manager.dataparser, NerfstudioDataParserConfig):
         check_nerfstudio_folder(Path(data))
+        if manager.dataparser.auto_scale_poses and has_one_photo(Path(data)):
+            raise UserError(
+                f"{data}: one photo only, whose distance to others nerfstudio cannot scale; add "
+                "`nerfstudio-data --auto-scale-poses False` to the command, or use lang-splat lift."
+            )
 
 
 def check_nerfstudio_folder(data: Path) -> None:
@@ -59,7 +69,8 @@ def _why_no_transforms(data: Path) -> str:
     if photos:
         return (
             f"{data}: {photos} photos without poses (no transforms.json); "
-            f"pose them first: ns-process-data images --data {data} --output-dir DIR."
+            f"pose them first (lang-splat poses --images {data} --out DIR), or on the way: "
+            f"ns-train METHOD --data {data} unposed."
         )
     return f"{data}: no transforms.json in it; --data wants a nerfstudio data set."
 

@@ -17,6 +17,7 @@ from lang_splat_ns.perception.feature_store import FeatureStore, open_store
 from lang_splat_ns.perception.ray_engine import Job, extract_on_ray
 from lang_splat_ns.plugin.check_data import check_nerfstudio_folder
 from lang_splat_ns.plugin.frame_features import PerceptionSpec, best_device, make_frames
+from lang_splat_ns.plugin.one_photo import suited
 
 Which = Literal["train", "all"]
 Engine = Literal["local", "ray"]
@@ -35,7 +36,7 @@ def data_set_frames(data: Path, which: Which = "train") -> list[Frame]:
     # Workers on other machines have another current folder.
     data = data.expanduser().absolute()
     check_nerfstudio_folder(data)
-    parser = NerfstudioDataParserConfig(data=data).setup()
+    parser = suited(NerfstudioDataParserConfig(data=data), data).setup()
     frames: dict[str, Frame] = {}
     for split in ("train", "val", "test") if which == "all" else ("train",):
         try:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.plugin import checkpoints
-from lang_splat_ns.splatting.gaussians import PARAMETER_NAMES, Gaussians, Similarity, transform
-from lang_splat_ns.splatting.ply import read_ply
+from lang_splat_ns.splatting.gaussians import PARAMETER_NAMES, Gaussians, Similarity, from_point_cloud, transform
+from lang_splat_ns.splatting.ply import is_point_cloud, read_ply, read_points
 
 TRANSFORMS_FILE = "dataparser_transforms.json"
 _POSES = "_model.camera_optimizer.pose_adjustment"
@@ -29,19 +29,21 @@ class Start(NamedTuple):
     """What the camera optimizer of that run has learned, [V, 6]; None where it had none, or in another frame."""
 
 
-def read_start(path: Path, frame: Similarity, ply_frame: PlyFrame = "dataset") -> Start:
+def read_start(path: Path, frame: Similarity, ply_frame: PlyFrame = "dataset", from_points: bool = False) -> Start:
     """Read Gaussians and carry them into the frame of the current data parser.
 
     Args:
         path: a run's `config.yml` or folder, a `step-*.ckpt` of any splatting method, or a 3DGS `.ply`.
         frame: from the data set's world to the current nerfstudio frame.
         ply_frame: the frame that a `.ply` is in.
+        from_points: whether a `.ply` may be a plain point cloud, whose points become Gaussians.
 
     Raises:
         UserError: the file is missing or holds no Gaussians.
     """
     if path.suffix == ".ply":
-        gaussians = read_ply(path)
+        as_points = from_points and is_point_cloud(path)
+        gaussians = from_point_cloud(*read_points(path), sh_degree=0) if as_points else read_ply(path)
         return Start(transform(gaussians, frame) if ply_frame == "dataset" else gaussians)
     checkpoint, state = _open(path)
     gaussians = _from_state(checkpoint, state["pipeline"])

