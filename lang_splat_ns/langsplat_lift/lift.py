@@ -27,6 +27,7 @@ from lang_splat_ns.splatting.votes import Votes
 
 if TYPE_CHECKING:
     from lang_splat_ns.langsplat_lift.model import LangSplatLiftModel
+    from lang_splat_ns.splatting.model import GaussianSplattingModel
 
 VOTES_FILE = "votes.safetensors"
 
@@ -67,7 +68,7 @@ def _counts(books: list[Codebook], levels: tuple[str, ...]) -> list[str]:
 
 
 def get_votes(
-    model: LangSplatLiftModel,
+    model: GaussianSplattingModel,
     source: FrameFeatureSource,
     cameras: Cameras,
     file: Path,
@@ -76,7 +77,7 @@ def get_votes(
     """Votes of all training views: those in a file if they belong to these Gaussians and masks, or else new ones.
 
     Args:
-        model: has the Gaussians.
+        model: has the Gaussians; its configuration is a `VoteOptions`.
         source: has the label maps.
         cameras: undistorted training cameras in the order of the source's photos.
         file: where votes are kept.
@@ -101,7 +102,7 @@ def get_votes(
     return votes
 
 
-def prepare_counting(model: LangSplatLiftModel, source: FrameFeatureSource, cameras: Cameras) -> Counting:
+def prepare_counting(model: GaussianSplattingModel, source: FrameFeatureSource, cameras: Cameras) -> Counting:
     """What has to be counted for a model's Gaussians.
 
     Args:
@@ -162,7 +163,7 @@ def _of_other_runs(file: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
-def _about(model: LangSplatLiftModel, source: FrameFeatureSource, cameras: Cameras) -> dict[str, Any]:
+def _about(model: GaussianSplattingModel, source: FrameFeatureSource, cameras: Cameras) -> dict[str, Any]:
     """What votes depend on; the encoder is not among it."""
     digest, segmenter_id = hashlib.sha256(), source.segmenter.segmenter_id
     for name in ("means", "quats", "scales", "opacities"):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.langsplat_lift.field import LiftedField
+from lang_splat_ns.langsplat_lift.options import VoteOptions
 from lang_splat_ns.language.codebook import Codebook
 from lang_splat_ns.language.field import QueryMode
 from lang_splat_ns.language.lifting import LiftMethod
@@ -21,7 +22,7 @@ BUFFERS = ("language_entries", "language_index", "language_weights")
 
 
 @dataclass
-class LangSplatLiftModelConfig(LanguageSplatModelConfig):
+class LangSplatLiftModelConfig(VoteOptions, LanguageSplatModelConfig):
     """Configuration of langsplat-lift."""
 
     _target: type = field(default_factory=lambda: LangSplatLiftModel)
@@ -33,13 +34,6 @@ class LangSplatLiftModelConfig(LanguageSplatModelConfig):
     blended and then compared, as in the papers."""
     codebook_size: int = 256
     """Vectors per level that gated-median and mean are compressed to; consensus has one per object."""
-    votes_per_gaussian: int = 64
-    """Masks per Gaussian and level that are remembered while views are counted; bounds memory by 8 bytes each."""
-    lift_engine: Literal["local", "ray"] = "local"
-    """Where votes are counted: in this process, or on the Ray cluster of RAY_ADDRESS, whose machines share the photos'
-    and the cache's folders."""
-    lift_workers: int | None = None
-    """Workers of the Ray cluster; by default one for each GPU, or without any one for each core."""
 
 
 class LangSplatLiftModel(LanguageSplatModel):
