@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastlgs_ns.grid import SemanticGrid, make_grid
 from fastlgs_ns.matching import Identities, from_views, match_by_votes
-from fastlgs_ns.sift_matching import SiftSettings, match_by_keypoints
+from fastlgs_ns.sift_matching import SiftSettings, link, look_at
 from fastlgs_ns.video_matching import match_by_video
 from fastlgs_ns.views import MaskedView, Views
 from lang_splat_ns.console import CONSOLE, duration
@@ -75,14 +75,12 @@ def match(config: FastLGSModelConfig, views: Views, votes: Votes | None, device:
         from lang_splat_ns.perception.sam2_tracker import Sam2Tracker
 
         return from_views(match_by_video(views, partial(Sam2Tracker.load, config.sam2_variant, device)))
-    settings = SiftSettings(
-        config.alpha, config.theta, config.match_neighbours, config.match_keypoints, config.match_ratio
-    )
-    return from_views(match_by_keypoints(views, settings))
+    looks = look_at(views, SiftSettings(config.match_neighbours, config.match_keypoints, config.match_ratio))
+    return from_views(link(looks, config.alpha, config.theta))
 
 
 def votes_of(model: FastLGSModel, datamanager: Any) -> Votes:
-    """Votes of all training views, at the photos' own resolution, read from the run's folder or the start's if there."""
+    """Votes of all training views at the photos' own resolution, or those in the run's or the start's folder."""
     cameras = datamanager.train_camera_copy()
     cameras.rescale_output_resolution(1 / datamanager.config.camera_res_scale_factor)
     assert model.run_dir is not None, "a training has a folder"

@@ -9,8 +9,10 @@ from torch import Tensor
 _CHUNK = 1 << 14
 COVERED = 0.5
 """Alpha below which a pixel shows no object."""
-_ROUNDS = 2
-"""How many pixels wide a border may be that neighbours decide about."""
+_ROUNDS = 4
+"""How many pixels wide half a border may be that neighbours decide about."""
+_LINE = 3
+"""Pixels of one object around and at each pixel of a straight line."""
 
 
 def nearest_objects(codes: Tensor, known: Tensor, reach: float) -> Tensor:
@@ -47,7 +49,7 @@ def object_map(codes: Tensor, alpha: Tensor, known: Tensor, reach: float) -> Ten
     covered = alpha > COVERED
     pure = codes / alpha.clamp_min(COVERED)[..., None]
     objects = nearest_objects(pure.reshape(-1, dim), known, reach).reshape(height, width)
-    objects = torch.where(covered, objects, -1)
+    objects = _supported(torch.where(covered, objects, -1))
     for _ in range(_ROUNDS if len(known) else 0):
         rows, columns = ((objects < 0) & covered).nonzero(as_tuple=True)
         padded = F.pad(objects, (1, 1, 1, 1), value=-1)
@@ -56,3 +58,17 @@ def object_map(codes: Tensor, alpha: Tensor, known: Tensor, reach: float) -> Ten
         best = torch.where(beside >= 0, squares, torch.inf).argmin(0, keepdim=True)
         objects[rows, columns] = beside.gather(0, best)[0]
     return objects
+
+
+def _supported(objects: Tensor) -> Tensor:
+    """Without the pixels whose object fewer than three of the eight pixels around show: [H, W] -> [H, W].
+
+    On its way from one object's code to another's, a border may pass by a third one's. That gives lines one pixel wide.
+    """
+    height, width = objects.shape
+    padded = F.pad(objects, (1, 1, 1, 1), value=-1)
+    alike = torch.zeros_like(objects, dtype=torch.uint8)
+    for down in range(3):
+        for right in range(3):
+            alike += padded[down : down + height, right : right + width] == objects
+    return torch.where(alike > _LINE, objects, -1)

@@ -116,7 +116,8 @@ def make_grid(
         weights = torch.from_numpy(np.sqrt(shares[level])).float()
         unit, objects, weights = F.normalize(rows[known], dim=-1), objects[known], weights[known]
         codes.append(torch.from_numpy(spread_codes(count, code_dim)))
-        means.append(_robust_means(unit, objects, weights, count))
+        views = identities.view_of_mask(level)[known.numpy()]
+        means.append(_robust_means(unit, objects, weights, views, count))
         best = _largest(objects, weights, most_views)
         entries.append(unit[best])
         owners.append(objects[best].int())
@@ -131,15 +132,20 @@ def make_grid(
     return SemanticGrid(tensors, [len(part) for part in codes], [len(part) for part in entries])
 
 
-def _robust_means(unit: Tensor, objects: Tensor, weights: Tensor, count: int) -> Tensor:
-    """Weighted median directions per object: [K, D], zero rows where nothing is known."""
+def _robust_means(unit: Tensor, objects: Tensor, weights: Tensor, views: np.ndarray, count: int) -> Tensor:
+    """Weighted median directions per object: [K, D], zero rows where nothing is known.
+
+    An object of few views is known badly and moves towards what is common, as in `language.consensus`.
+    """
     from scipy import sparse
 
-    from lang_splat_ns.language.consensus import median_directions
+    from lang_splat_ns.language.consensus import ConsensusSettings, median_directions, towards_common
 
     members = np.arange(len(objects))
     groups = sparse.csr_array((weights.numpy(), (objects.numpy(), members)), shape=(count, len(objects)))
-    return median_directions(groups, unit)
+    pairs = np.unique(np.stack([objects.numpy(), views]), axis=1)
+    view_counts = np.bincount(pairs[0], minlength=count)
+    return towards_common(median_directions(groups, unit), view_counts, ConsensusSettings.prior)
 
 
 def _largest(objects: Tensor, weights: Tensor, most: int) -> Tensor:

@@ -59,7 +59,7 @@ class FastLGSModelConfig(VoteOptions, LanguageSplatModelConfig):
     query_views: Literal["mean", "best"] = "mean"
     """What a prompt is compared with. mean: the robust mean of an object's embeddings. best: each of them, and the most
     similar one counts."""
-    tolerance: float = 0.7
+    tolerance: float = 0.4
     """How far a rendered code may be from an object's to be taken for it, in units of the two nearest codes'
     distance."""
 

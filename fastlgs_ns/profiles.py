@@ -19,4 +19,4 @@ def shorten_fastlgs(config: Any, geometry_steps: int = 900, language_steps: int 
     model = config.pipeline.model
     model.geometry_steps = geometry_steps
     config.max_num_iterations = language_steps + (geometry_steps if model.init_from is None else 0)
-    config.optimizers["object_codes"]["optimizer"].lr = 0.01
+    config.optimizers["object_codes"]["optimizer"].lr = 0.003
