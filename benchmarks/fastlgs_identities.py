@@ -2,8 +2,8 @@
 
 A mask counts where it is one labelled thing, or one labelled part, at all: where their overlap (IoU) is at least a
 half. What the segmenter has cut otherwise says nothing about matching. The index is taken per level over those masks of
-all labelled photos, and the levels' mean is weighted by their masks. On the demo scene every training photo is labelled;
-on the real ones only held-out photos are, so that these are matched along with the training photos.
+all labelled photos, and the levels' mean is weighted by their masks. On the demo scene every training photo is
+labelled; on the real ones only held-out photos are, so that these are matched along with the training photos.
 """
 
 from __future__ import annotations

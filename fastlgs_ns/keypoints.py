@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ def find_keypoints(image: NDArray[np.uint8], most: int) -> Keypoints:
     import cv2
 
     # The usual contrast threshold finds next to nothing on plain things.
-    sift = cv2.SIFT_create(nfeatures=most, contrastThreshold=0.01)
+    sift: Any = cv2.SIFT.create(nfeatures=most, contrastThreshold=0.01)
     points, descriptors = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
     if descriptors is None:
         nothing = np.zeros(0, np.int64)

@@ -62,8 +62,7 @@ def match_by_votes(votes: Votes) -> Identities:
     from lang_splat_ns.language.consensus import find_objects
 
     found = [
-        find_objects(matrix, columns[:, 0]).of_mask
-        for matrix, columns in zip(votes.levels, votes.columns, strict=True)
+        find_objects(matrix, columns[:, 0]).of_mask for matrix, columns in zip(votes.levels, votes.columns, strict=True)
     ]
     return Identities(tuple(found), votes.counts)
 

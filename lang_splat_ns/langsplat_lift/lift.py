@@ -27,7 +27,7 @@ from lang_splat_ns.splatting.votes import Votes
 
 if TYPE_CHECKING:
     from lang_splat_ns.langsplat_lift.model import LangSplatLiftModel
-    from lang_splat_ns.splatting.model import GaussianSplattingModel
+    from lang_splat_ns.langsplat_lift.voting_model import VotingModel
 
 VOTES_FILE = "votes.safetensors"
 
@@ -68,7 +68,7 @@ def _counts(books: list[Codebook], levels: tuple[str, ...]) -> list[str]:
 
 
 def get_votes(
-    model: GaussianSplattingModel,
+    model: VotingModel,
     source: FrameFeatureSource,
     cameras: Cameras,
     file: Path,
@@ -77,7 +77,7 @@ def get_votes(
     """Votes of all training views: those in a file if they belong to these Gaussians and masks, or else new ones.
 
     Args:
-        model: has the Gaussians; its configuration is a `VoteOptions`.
+        model: has the Gaussians.
         source: has the label maps.
         cameras: undistorted training cameras in the order of the source's photos.
         file: where votes are kept.
@@ -102,7 +102,7 @@ def get_votes(
     return votes
 
 
-def prepare_counting(model: GaussianSplattingModel, source: FrameFeatureSource, cameras: Cameras) -> Counting:
+def prepare_counting(model: VotingModel, source: FrameFeatureSource, cameras: Cameras) -> Counting:
     """What has to be counted for a model's Gaussians.
 
     Args:
@@ -163,7 +163,7 @@ def _of_other_runs(file: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
-def _about(model: GaussianSplattingModel, source: FrameFeatureSource, cameras: Cameras) -> dict[str, Any]:
+def _about(model: VotingModel, source: FrameFeatureSource, cameras: Cameras) -> dict[str, Any]:
     """What votes depend on; the encoder is not among it."""
     digest, segmenter_id = hashlib.sha256(), source.segmenter.segmenter_id
     for name in ("means", "quats", "scales", "opacities"):

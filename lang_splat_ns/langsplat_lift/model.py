@@ -12,17 +12,16 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.langsplat_lift.field import LiftedField
-from lang_splat_ns.langsplat_lift.options import VoteOptions
+from lang_splat_ns.langsplat_lift.voting_model import VotingModel, VotingModelConfig
 from lang_splat_ns.language.codebook import Codebook
 from lang_splat_ns.language.field import QueryMode
 from lang_splat_ns.language.lifting import LiftMethod
-from lang_splat_ns.plugin.language_model import LanguageSplatModel, LanguageSplatModelConfig
 
 BUFFERS = ("language_entries", "language_index", "language_weights")
 
 
 @dataclass
-class LangSplatLiftModelConfig(VoteOptions, LanguageSplatModelConfig):
+class LangSplatLiftModelConfig(VotingModelConfig):
     """Configuration of langsplat-lift."""
 
     _target: type = field(default_factory=lambda: LangSplatLiftModel)
@@ -36,7 +35,7 @@ class LangSplatLiftModelConfig(VoteOptions, LanguageSplatModelConfig):
     """Vectors per level that gated-median and mean are compressed to; consensus has one per object."""
 
 
-class LangSplatLiftModel(LanguageSplatModel):
+class LangSplatLiftModel(VotingModel):
     """3DGS whose Gaussians look their language up in a codebook per level, 15 bytes each.
 
     Nothing of the language part is trained: which mask owns which Gaussian follows from the rasterizer's weights,
