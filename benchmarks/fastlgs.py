@@ -198,6 +198,8 @@ def _identities(run: Run) -> dict[str, Any]:
         }
     labels = scene_labels(pipeline.datamanager)
     assert labels is not None, "the scene has labels"
+    # Scoring leaves the pipeline in training mode, which renders small.
+    pipeline.eval()
     frames, field = labelled_frames(pipeline.datamanager, labels), pipeline.model.language_field()
     with torch.no_grad():
         maps = [field.object_maps(frame.camera) for frame in frames]
@@ -214,6 +216,8 @@ def _match(name: str, labelled: Labelled, config: Any) -> Identities:
 def _compare_queries(run: Run, langsplat: Run) -> dict[str, float]:
     """Milliseconds from cached text to maps, another prompt and camera each time, the two methods by turns."""
     models = {"fastlgs": run.pipeline.model, "langsplat": langsplat.pipeline.model}
+    for model in models.values():
+        model.eval()
     labels = scene_labels(run.pipeline.datamanager)
     assert labels is not None, "the scene has labels"
     prompts = sorted({prompt for frame in labels.frames.values() for prompt in frame.categories})
