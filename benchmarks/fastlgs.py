@@ -31,6 +31,8 @@ from fastlgs_ns.profiles import shorten_fastlgs
 from fastlgs_ns.sift_matching import link, look_at
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.files import write_text
+from lang_splat_ns.langsplat_lift.counting import count_here
+from lang_splat_ns.langsplat_lift.lift import prepare_counting
 from lang_splat_ns.language.field import Query
 from lang_splat_ns.language.text import refused_texts
 from lang_splat_ns.plugin.labelled_frames import labelled_frames, scene_labels
@@ -183,10 +185,14 @@ def _measure(run: Run, seconds: float) -> dict[str, Any]:
 def _identities(run: Run) -> dict[str, Any]:
     """Adjusted Rand indices and seconds of the matchers, and of what the trained scene shows."""
     pipeline, config = run.pipeline, run.pipeline.model.config
+    manager = pipeline.datamanager
+    cameras = manager.train_camera_copy()
+    cameras.rescale_output_resolution(1 / manager.config.camera_res_scale_factor)
     start = time.perf_counter()
-    votes = votes_of(pipeline.model, pipeline.datamanager)
+    votes = count_here(prepare_counting(pipeline.model, manager.features, cameras))
+    counting = 100 * (time.perf_counter() - start) / len(cameras)
     labelled = label_scene(pipeline, votes)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"counting_votes_seconds_per_100_photos": round(counting, 1)}
     for name in ("votes", "fastlgs"):
         start = time.perf_counter()
         identities = _match(name, labelled, config)

@@ -1,8 +1,8 @@
 """The hole that a removed object leaves, filled: what other views see of it is there already, the rest is painted.
 
-What the object hid from all photos has no Gaussians. The training views that show most of that hole are rendered without
-the object; a 2D inpainter continues their colours into it, depth is continued likewise, and each painted pixel becomes a
-Gaussian. A view renders what the ones before it have added, and paints only what is still missing.
+What the object hid from all photos has no Gaussians. The training views that show most of that hole are rendered
+without the object; a 2D inpainter continues their colours into it, depth is continued likewise, and each painted pixel
+becomes a Gaussian. A view renders what the ones before it have added, and paints only what is still missing.
 """
 
 from __future__ import annotations
