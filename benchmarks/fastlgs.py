@@ -107,7 +107,7 @@ class Sweep:
     """Identities by the published matcher, over alpha and theta."""
 
     start: Path
-    """config.yml of a fastlgs run on a labelled scene."""
+    """config.yml of a run that `demo` or `scene` has made."""
     out: Path
     """JSON file to add to."""
 
@@ -123,9 +123,7 @@ class Sweep:
             }
             for alpha in ALPHAS
         }
-        _add(
-            self.out, run.config.pipeline.datamanager.data.name.replace("scene", "demo"), {"ari_by_alpha_theta": table}
-        )
+        _add(self.out, run.config.experiment_name, {"ari_by_alpha_theta": table})
 
 
 def _config_from(start: Path) -> Any:

@@ -96,6 +96,9 @@ def adjusted_rand(identities: Identities, truth: Sequence[Sequence[NDArray[np.in
 def rendered_ari(maps: Sequence[torch.Tensor], masks: Sequence[Mapping[str, NDArray[np.bool_]]]) -> list[float]:
     """The index of the objects that a trained scene shows where labels are, one unit per label and photo, by level.
 
+    A label that lies in another one (a part in its whole) is most likely shown as the same object at coarse levels, and
+    counts as wrong then.
+
     Args:
         maps: objects int64 [L, H, W] of each labelled photo.
         masks: its labels.

@@ -144,8 +144,8 @@ def _continued(depth: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
     if hole.all():
         return depth
-    rows, columns = distance_transform_edt(hole, return_distances=False, return_indices=True)
-    filled = depth[rows, columns]
+    nearest: Any = distance_transform_edt(hole, return_distances=False, return_indices=True)
+    filled = depth[tuple(nearest)]
     for _ in range(_EVENING):
         filled = np.where(hole, cv2.blur(filled, (5, 5)), filled)
     return filled
