@@ -3,6 +3,8 @@
 What the object hid from all photos has no Gaussians. The training views that show most of that hole are rendered
 without the object; a 2D inpainter continues their colours into it, depth is continued likewise, and each painted pixel
 becomes a Gaussian. A view renders what the ones before it have added, and paints only what is still missing.
+
+A hole is where little is left to see. Where a far wall shows through a hole in a table, it is not noticed.
 """
 
 from __future__ import annotations
