@@ -1,1 +1,1 @@
-"""Home of FastLGS; it registers no method yet."""
+"""FastLGS (Ji et al., AAAI 2025): objects that are matched across views, low-dimensional codes, and a grid to ask."""

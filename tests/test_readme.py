@@ -18,12 +18,9 @@ def test_scores_are_those_of_the_results() -> None:
     assert written_into(text) == text, "run python -m benchmarks.readme_tables"
 
 
-@pytest.mark.parametrize("method", ["lerf-lite", "lerf-splat"])
-def test_short_schedules_of_lerf_are_those_of_the_code(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def command_of(method: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The configuration that the README's short schedule of a method stands for."""
     from nerfstudio.scripts import train
-
-    from lerf_ns import specs
-    from lerf_ns.profiles import shrink, shrink_splat
 
     (command,) = re.findall(
         rf"^ns-train ({method} [^\n]*--max-num-iterations.*?[^\\\\])$", README.read_text(), re.DOTALL | re.MULTILINE
@@ -32,6 +29,26 @@ def test_short_schedules_of_lerf_are_those_of_the_code(method: str, monkeypatch:
     monkeypatch.setattr(train, "main", caught.append)
     monkeypatch.setattr(sys, "argv", ["ns-train", *shlex.split(command.replace("\\\n", " "))])
     train.entrypoint()
+    return caught[0]
+
+
+def test_the_short_schedule_of_fastlgs_is_that_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastlgs_ns.profiles import shorten_fastlgs
+    from fastlgs_ns.specs import fastlgs
+
+    written, expected = command_of("fastlgs", monkeypatch), copy.deepcopy(fastlgs.config)
+    shorten_fastlgs(expected)
+    assert written.pipeline.model == expected.pipeline.model
+    assert written.max_num_iterations == expected.max_num_iterations
+    assert written.optimizers == expected.optimizers
+
+
+@pytest.mark.parametrize("method", ["lerf-lite", "lerf-splat"])
+def test_short_schedules_of_lerf_are_those_of_the_code(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lerf_ns import specs
+    from lerf_ns.profiles import shrink, shrink_splat
+
+    caught = [command_of(method, monkeypatch)]
     expected: Any = copy.deepcopy(getattr(specs, method.replace("-", "_")).config)
     (shrink_splat if method == "lerf-splat" else shrink)(expected)
     assert caught[0].pipeline.model == expected.pipeline.model

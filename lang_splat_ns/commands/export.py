@@ -26,6 +26,10 @@ class Export:
     """Prompts, separated by ';'; what answers any of them is written."""
     remove: bool = False
     """Write the scene without what answers the prompts."""
+    fill: bool = False
+    """With --remove: also fill the hole where no photo has seen what is behind, by a 2D inpainter."""
+    inpainter: str = "opencv"
+    """For --fill: opencv, or a plug-in of the entry-point group lang_splat_ns.inpainters or LANG_SPLAT_INPAINTERS."""
     all_objects: bool = False
     """Write every object of the scene, named by its best word of the vocabulary."""
     vocabulary: Path | None = None
@@ -63,13 +67,17 @@ class Export:
         if self.all_objects:
             self._export_all(run, scene, query)
         else:
-            self._export_selection(scene, query)
+            self._export_selection(run, scene, query)
 
     def _check_flags(self) -> None:
         from lang_splat_ns.errors import UserError
 
         if self.all_objects and (self.text.strip() or self.remove):
             raise UserError("--all-objects writes everything there is: leave out --text and --remove.")
+        if self.fill and not self.remove:
+            raise UserError("--fill fills the hole of what is removed: add --remove.")
+        if self.fill and self.features:
+            raise UserError("--fill makes Gaussians that have no language features: leave out --features.")
         if self.vocabulary is not None and not self.all_objects:
             raise UserError("--vocabulary names the objects of --all-objects: add that, or ask by --text alone.")
         if self.vocabulary is not None and not self.vocabulary.is_file():
@@ -77,17 +85,19 @@ class Export:
         if not self.all_objects and not self.text.strip():
             raise UserError("Say what to export: --text 'red mug', or --all-objects.")
 
-    def _export_selection(self, scene: Scene, query: Query) -> None:
+    def _export_selection(self, run: Run, scene: Scene, query: Query) -> None:
         from lang_splat_ns.console import CONSOLE
-        from lang_splat_ns.plugin.export import export_selection
+        from lang_splat_ns.plugin.export import export_selection, filler
 
-        content = export_selection(scene, query, self.out, remove=self.remove, features=self.features)
+        fill = filler(run, scene, self.inpainter) if self.fill else None
+        content = export_selection(scene, query, self.out, remove=self.remove, features=self.features, fill=fill)
         for one in content["objects"]:
             CONSOLE.print(
                 f"{one['prompt']}: {one['score']:.3f} at level {one['level']}, {one['gaussians']:,} Gaussians",
                 markup=False,
             )
-        CONSOLE.print(f"{content['gaussians']:,} Gaussians: {self.out}", markup=False)
+        filled = f", {content['filled']:,} of them fill the hole" if "filled" in content else ""
+        CONSOLE.print(f"{content['gaussians']:,} Gaussians{filled}: {self.out}", markup=False)
 
     def _export_all(self, run: Run, scene: Scene, query: Query) -> None:
         from lang_splat_ns.console import CONSOLE

@@ -28,6 +28,7 @@ from lang_splat_ns.splatting.votes import Votes
 
 if TYPE_CHECKING:
     from lang_splat_ns.langsplat_lift.model import LangSplatLiftModel
+    from lang_splat_ns.langsplat_lift.voting_model import VotingModel
     from lang_splat_ns.splatting.model import GaussianSplattingModel
 
 VOTES_FILE = "votes.safetensors"
@@ -69,7 +70,7 @@ def _counts(books: list[Codebook], levels: tuple[str, ...]) -> list[str]:
 
 
 def get_votes(
-    model: LangSplatLiftModel,
+    model: VotingModel,
     source: FrameFeatureSource,
     cameras: Cameras,
     file: Path,
@@ -167,7 +168,7 @@ def _of_other_runs(file: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
-def _about(model: LangSplatLiftModel, source: FrameFeatureSource, cameras: Cameras) -> dict[str, Any]:
+def _about(model: VotingModel, source: FrameFeatureSource, cameras: Cameras) -> dict[str, Any]:
     """What votes depend on; the encoder is not among it."""
     digest, segmenter_id = hashlib.sha256(), source.segmenter.segmenter_id
     for name in ("means", "quats", "scales", "opacities"):

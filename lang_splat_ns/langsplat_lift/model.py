@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.langsplat_lift.field import LiftedField
+from lang_splat_ns.langsplat_lift.voting_model import VotingModel, VotingModelConfig
 from lang_splat_ns.language.codebook import Codebook
 from lang_splat_ns.language.field import QueryMode
 from lang_splat_ns.language.lifting import LiftMethod
-from lang_splat_ns.plugin.language_model import LanguageSplatModel, LanguageSplatModelConfig
 from lang_splat_ns.splatting.gaussians import Gaussians, from_point_cloud
 
 BUFFERS = ("language_entries", "language_index", "language_weights")
 
 
 @dataclass
-class LangSplatLiftModelConfig(LanguageSplatModelConfig):
+class LangSplatLiftModelConfig(VotingModelConfig):
     """Configuration of langsplat-lift."""
 
     _target: type = field(default_factory=lambda: LangSplatLiftModel)
@@ -37,16 +37,9 @@ class LangSplatLiftModelConfig(LanguageSplatModelConfig):
     blended and then compared, as in the papers."""
     codebook_size: int = 256
     """Vectors per level that gated-median and mean are compressed to; consensus has one per object."""
-    votes_per_gaussian: int = 64
-    """Masks per Gaussian and level that are remembered while views are counted; bounds memory by 8 bytes each."""
-    lift_engine: Literal["local", "ray"] = "local"
-    """Where votes are counted: in this process, or on the Ray cluster of RAY_ADDRESS, whose machines share the photos'
-    and the cache's folders."""
-    lift_workers: int | None = None
-    """Workers of the Ray cluster; by default one for each GPU, or without any one for each core."""
 
 
-class LangSplatLiftModel(LanguageSplatModel):
+class LangSplatLiftModel(VotingModel):
     """3DGS whose Gaussians look their language up in a codebook per level, 15 bytes each.
 
     Nothing of the language part is trained: which mask owns which Gaussian follows from the rasterizer's weights,

@@ -68,7 +68,11 @@ def calibrate(
         positives, negatives, temperature: as in `relevancy.relevancy`.
     """
     entries = torch.cat([book.entries for book in codebooks])
-    values = relevancy(entries[entries.norm(dim=-1) > 0], positives, negatives, temperature)  # [Q, K]
+    return calibration_of(relevancy(entries[entries.norm(dim=-1) > 0], positives, negatives, temperature))
+
+
+def calibration_of(values: Tensor) -> Calibration:
+    """The same from raw relevancy of the scene's objects of all levels, those of which something is known: [Q, K]."""
     if values.shape[1] == 0:
         nothing = values.new_zeros(len(values))
         return Calibration(nothing, nothing + 0.5)

@@ -153,11 +153,11 @@ def lift_objects(
     counts = _view_counts(belongs, views)
     silent = settings.silence * np.maximum(visible - matrix.sum(axis=1), 0.0)
     shares = _sharpen(_with_silence(_prefer_confirmed(votes, counts), silent), settings.sharpness)
-    entries = _towards_common(entries, counts, settings.prior)
+    entries = towards_common(entries, counts, settings.prior)
     return from_shares(torch.cat([entries, entries.new_zeros(1, entries.shape[1])]), shares, settings.places)
 
 
-def _towards_common(entries: Tensor, counts: np.ndarray, prior: float) -> Tensor:
+def towards_common(entries: Tensor, counts: np.ndarray, prior: float) -> Tensor:
     """Mix the mean of all known entries into each, as if so many views more had seen that. [K, D] -> [K, D]"""
     known = entries.norm(dim=-1, keepdim=True) > 0
     common = entries.sum(0) / known.sum().clamp_min(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -143,7 +143,40 @@ def without_floaters(scene: Scene, mask: Tensor) -> Tensor:
     return kept
 
 
-def export_selection(scene: Scene, query: Query, out: Path, *, remove: bool, features: bool) -> dict[str, Any]:
+def filler(run: Run, scene: Scene, name: str) -> Callable[[Tensor], Gaussians]:
+    """What gives Gaussians for the hole that a selection [N] leaves, in the frame that the scene is written in.
+
+    Args:
+        run: the run.
+        scene: its Gaussians.
+        name: of an inpainter, see `perception.inpainters`.
+
+    Raises:
+        UserError: there is no such inpainter.
+    """
+    # Imported here, since only this needs it.
+    from lang_splat_ns.perception.inpainters import make_inpainter
+    from lang_splat_ns.plugin.fill import fill_hole
+
+    model = run.pipeline.model
+    inpainter = make_inpainter(name, str(model.device))
+
+    def fill(removed: Tensor) -> Gaussians:
+        added = fill_hole(model, run.pipeline.datamanager.train_camera_copy(), removed, inpainter)
+        return transform(added, _frame_of(run).inverse()) if scene.about["frame"] == "dataset" else added
+
+    return fill
+
+
+def export_selection(
+    scene: Scene,
+    query: Query,
+    out: Path,
+    *,
+    remove: bool,
+    features: bool,
+    fill: Callable[[Tensor], Gaussians] | None = None,
+) -> dict[str, Any]:
     """Write what answers any of the prompts, or the scene without it, and return the JSON's content.
 
     Writes `out`, the boxes as `<out without .ply>.json`, and if asked the features as `<out without .ply>.safetensors`.
@@ -154,6 +187,7 @@ def export_selection(scene: Scene, query: Query, out: Path, *, remove: bool, fea
         out: the `.ply`.
         remove: write all other Gaussians instead; the boxes still are those of the prompts.
         features: also write features of the Gaussians that are in the `.ply`, in its order.
+        fill: with `remove`, gives more Gaussians for the hole, see `filler`; they come last in the `.ply`.
 
     Raises:
         UserError: nothing answers one of the prompts, or nothing is left.
@@ -182,7 +216,14 @@ def export_selection(scene: Scene, query: Query, out: Path, *, remove: bool, fea
         "negatives": list(query.negatives or scene.field.encoder.negatives),
         **scene.about,
     }
-    write_ply(out, scene.gaussians.some(which))
+    written = scene.gaussians.some(which)
+    if remove and fill is not None:
+        # Imported here, since only this needs it.
+        from lang_splat_ns.plugin.fill import joined
+
+        written = joined(written, fill(united))
+        content |= {"gaussians": len(written.means), "filled": len(written.means) - len(which)}
+    write_ply(out, written)
     if features:
         write_scene_features(scene, {out.with_suffix(".safetensors"): which})
     write_json(out.with_suffix(".json"), content)

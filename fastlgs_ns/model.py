@@ -1,0 +1,213 @@
+"""FastLGS as a nerfstudio model: geometry first, then codes of objects on frozen Gaussians."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from torch import Tensor
+
+from fastlgs_ns.field import FastLGSField
+from fastlgs_ns.grid import SemanticGrid
+from fastlgs_ns.matching import Matcher
+from fastlgs_ns.targets import PaintedMasks
+from lang_splat_ns.console import CONSOLE
+from lang_splat_ns.errors import UserError
+from lang_splat_ns.langsplat.targets import code_loss
+from lang_splat_ns.langsplat_lift.voting_model import VotingModel, VotingModelConfig
+from lang_splat_ns.language.field import QueryMode
+
+PARAMETER, GRID = "object_codes", "grid"
+
+
+@dataclass
+class FastLGSModelConfig(VotingModelConfig):
+    """Configuration of FastLGS."""
+
+    _target: type = field(default_factory=lambda: FastLGSModel)
+    geometry_steps: int = 30000
+    """Steps that train colour and geometry before they freeze and language begins; 0 with init-from."""
+    matcher: Matcher = "votes"
+    """How masks of different photos become one object. fastlgs: keypoints, colours and embeddings, as published. votes:
+    masks that own the same Gaussians; the default, since it is right most often (adjusted Rand index, mean over four
+    labelled scenes: 0.83, fastlgs 0.81). sam2-video: masks are followed by SAM 2's video model, whose weights it
+    needs."""
+    code_dim: int = 3
+    """Numbers per Gaussian and level; 3 in the paper. Rendering cost grows with it, and so does the codes' distance."""
+    initial_codes: Literal["votes", "zero"] = "votes"
+    """What training of the codes starts from. votes: the object that has the most of each Gaussian, so that a few
+    hundred steps do. zero: nothing, as published."""
+    alpha: float = 0.25
+    """matcher fastlgs: weight of colour in the similarity; the rest is the embedding's. Not known from the paper;
+    chosen with theta by `benchmarks.fastlgs sweep`, as the best mean of four labelled scenes."""
+    theta: float = 0.7
+    """matcher fastlgs: similarity from which two masks are one object; chosen with alpha."""
+    match_neighbours: int = 4
+    """matcher fastlgs: photos passed before that each photo is compared with, the nearest ones by camera."""
+    match_keypoints: int = 2048
+    """matcher fastlgs: SIFT keypoints per photo."""
+    match_ratio: float = 0.8
+    """matcher fastlgs: Lowe's ratio; a keypoint's best match must be so much nearer than its second best."""
+    sam2_variant: str | None = None
+    """matcher sam2-video: OWNER/NAME of a SAM 2 on the hub, or a folder with one; by default SAM 2.1 Hiera-L."""
+    min_views: int = 2
+    """Photos that must have seen an object; what a single one shows has no code, so that the others' are farther
+    apart."""
+    views_per_object: int = 16
+    """Embeddings that the grid keeps of an object, those of the photos that show it largest."""
+    query_views: Literal["mean", "best"] = "mean"
+    """What a prompt is compared with. mean: the robust mean of all of an object's embeddings. best: each of those that
+    the grid keeps, and the most similar one counts; on the demo scene that finds more that is not there."""
+    tolerance: float = 0.4
+    """How far a rendered code may be from an object's to be taken for it, in units of the two nearest codes'
+    distance."""
+
+
+class FastLGSModel(VotingModel):
+    """3DGS whose Gaussians carry one code per level, composited like colour (Ji et al. 2025).
+
+    All levels are trained in one pass: their losses share no parameter, so the result is that of three runs.
+    """
+
+    config: FastLGSModelConfig
+    method_name = "fastlgs"
+
+    def populate_modules(self) -> None:
+        """Make the Gaussians; the language part gets its shape when its training starts or a checkpoint is loaded."""
+        super().populate_modules()
+        self.object_codes = torch.nn.Parameter(torch.zeros(0, 0))  # [N, L * code_dim]
+        self.grid: SemanticGrid | None = None
+        self._targets: PaintedMasks | None = None
+        self._field: FastLGSField | None = None
+
+    # ---- The language part ----
+
+    def language_field(self, query_mode: QueryMode | None = None) -> FastLGSField:
+        """The model as the viewer, the evaluator and the commands know it; it only has the mode `feature`.
+
+        Raises:
+            UserError: there is no language part yet, or another mode is asked for.
+        """
+        if query_mode == "scalar":
+            raise UserError("fastlgs reads objects off blended codes; only langsplat-lift and lerf-splat know scalar.")
+        self.about_language()
+        if self._field is None:
+            self._field = FastLGSField(self)
+        return self._field
+
+    def require_grid(self) -> SemanticGrid:
+        """The semantic feature grid.
+
+        Raises:
+            UserError: the training of the language part has not begun.
+        """
+        self.about_language()
+        assert self.grid is not None, "a language part has a grid"
+        return self.grid
+
+    def why_no_language(self) -> str:
+        """From which step on prompts are answered."""
+        return (
+            f"This run has no language features yet: it stands at step {self.step}, and they are trained from step "
+            f"{self.first_language_step()} on; continue it with --load-dir."
+        )
+
+    # ---- Training ----
+
+    def first_language_step(self) -> int:
+        """The absolute step at which geometry freezes and language begins."""
+        return 0 if self.config.init_from is not None else self.config.geometry_steps
+
+    def learns_geometry(self, step: int) -> bool:
+        """True while `step` belongs to the phase that moves Gaussians."""
+        return step < self.first_language_step()
+
+    def get_param_groups(self) -> dict[str, list[torch.nn.Parameter]]:
+        """Groups of 3DGS, and the codes."""
+        return super().get_param_groups() | {PARAMETER: [self.object_codes]}
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Callbacks of 3DGS, and the change of phase."""
+        begin = TrainingCallback(
+            [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
+            self._begin_language,
+            args=[training_callback_attributes.pipeline],
+        )
+        return [*super().get_training_callbacks(training_callback_attributes), begin]
+
+    def _begin_language(self, pipeline: Any, step: int) -> None:
+        if self.learns_geometry(step) or self._targets is not None:
+            return
+        source = pipeline.datamanager.features
+        if self.grid is None:
+            # Imported here, since every ns-* command imports this module.
+            from fastlgs_ns.begin import begin_language
+
+            CONSOLE.print("Geometry is frozen; the language part begins.")
+            self.grid, codes = begin_language(self, pipeline.datamanager)
+            # The parameter keeps its identity, because its optimizer is bound to it.
+            self.object_codes.data = codes
+            self._about_language = {"levels": list(source.levels), "encoder_id": source.encoder.encoder_id}
+            self._about_language |= self.grid.about() | {"matcher": self.config.matcher}
+        about = self.about_language()
+        if source.encoder.encoder_id != about["encoder_id"]:
+            raise UserError(f"This run's grid was made with {about['encoder_id']}, not {source.encoder.encoder_id}.")
+        self._targets = PaintedMasks(source.labels, self.grid)
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Any]:
+        """3DGS's outputs while geometry trains and in evaluation; only the blended codes while language trains."""
+        if not self.training or self.learns_geometry(self.step):
+            return super().get_outputs(camera)
+        image, _ = self.splat(camera, with_color=False, extra=self.object_codes, frozen=True)
+        return {"codes": image.unflatten(-1, (-1, self.config.code_dim))}
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        """3DGS's metrics; none while language trains, since no colour is rendered then."""
+        if "codes" in outputs:
+            return {"gaussian_count": self.num_points}
+        return super().get_metrics_dict(outputs, batch)
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """3DGS's loss, or the L1 distance of the blended codes to the painted masks where there is an object."""
+        if "codes" not in outputs:
+            return super().get_loss_dict(outputs, batch, metrics_dict)
+        assert self._targets is not None
+        codes = outputs["codes"]
+        target, valid = self._targets(int(batch["image_idx"]), *codes.shape[:2])
+        return {"language_loss": code_loss(codes, target, valid)}
+
+    # ---- State ----
+
+    def load_state_dict(self, state: dict[str, Any], **kwargs: Any) -> Any:
+        """Load a checkpoint's model state, giving the language part the shape that it has there.
+
+        Raises:
+            UserError: a key is missing or has another shape than the configuration says.
+        """
+        if PARAMETER not in state or "_extra_state" not in state:
+            raise UserError(
+                f"The checkpoint has no {PARAMETER}; it was not made by fastlgs. To start from its Gaussians, "
+                "train with --pipeline.model.init-from."
+            )
+        self.object_codes.data = torch.zeros_like(state[PARAMETER], device=self.object_codes.device)
+        self._field = None
+        about = state["_extra_state"].get("language")
+        if about is not None:
+            self.grid = SemanticGrid.for_checkpoint(state, f"{GRID}.", about).to(self.device)
+            self._check_shape(state, about)
+        return super().load_state_dict(state, **kwargs)
+
+    def _check_shape(self, state: dict[str, Any], about: dict[str, Any]) -> None:
+        wanted = (len(state["gauss_params.means"]), len(about["levels"]) * self.config.code_dim)
+        if tuple(state[PARAMETER].shape) != wanted:
+            raise UserError(
+                f"The checkpoint's {PARAMETER} has shape {tuple(state[PARAMETER].shape)} where {wanted} was expected; "
+                f"was --pipeline.model.code-dim {self.config.code_dim} changed?"
+            )
