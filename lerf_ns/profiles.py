@@ -1,4 +1,4 @@
-"""LERF in a size for two CPU cores. The README lists the same as flags, so that `ns-train` can be run with them."""
+"""LERF in a size for two CPU cores: what `--preset cpu` means for its methods."""
 
 from __future__ import annotations
 
