@@ -187,7 +187,7 @@ def _identities(run: Run) -> dict[str, Any]:
     cameras = manager.train_camera_copy()
     cameras.rescale_output_resolution(1 / manager.config.camera_res_scale_factor)
     start = time.perf_counter()
-    votes = count_here(prepare_counting(pipeline.model, manager.features, cameras))
+    votes = count_here(prepare_counting(pipeline.model, manager.features, cameras, config.votes_per_gaussian))
     counting = 100 * (time.perf_counter() - start) / len(cameras)
     labelled = label_scene(pipeline, votes)
     found: dict[str, Any] = {"counting_votes_seconds_per_100_photos": round(counting, 1)}

@@ -64,7 +64,7 @@ def label_scene(pipeline: Any, votes: Votes) -> Labelled:
     cameras = manager.eval_camera_copy()
     held_out = views_of(source, cameras)
     cameras.rescale_output_resolution(1 / manager.config.camera_res_scale_factor)
-    counted = count_here(prepare_counting(pipeline.model, source, cameras, TOP_K))
+    counted = count_here(prepare_counting(pipeline.model, source, cameras, votes.top_k))
     votes = merge(votes, replace(counted, views=counted.views + len(views)))
     labels = scene_labels(manager)
     assert labels is not None, "only labelled scenes are measured"

@@ -13,6 +13,7 @@ from torch import Tensor
 from fastlgs_ns.field import FastLGSField
 from fastlgs_ns.grid import SemanticGrid
 from fastlgs_ns.matching import Matcher
+from fastlgs_ns.profiles import shorten_fastlgs
 from fastlgs_ns.targets import PaintedMasks
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
@@ -64,6 +65,11 @@ class FastLGSModelConfig(VotingModelConfig):
     tolerance: float = 0.4
     """How far a rendered code may be from an object's to be taken for it, in units of the two nearest codes'
     distance."""
+
+    def fit_cpu(self, config: Any) -> None:
+        """What `--preset cpu` means."""
+        super().fit_cpu(config)
+        shorten_fastlgs(config)
 
 
 class FastLGSModel(VotingModel):

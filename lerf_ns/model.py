@@ -23,6 +23,7 @@ from lerf_ns.field import blend, language_losses
 from lerf_ns.language_field import RayField, RayPlaces
 from lerf_ns.language_part import LanguageFieldOptions, LanguagePart, part_for_checkpoint
 from lerf_ns.nerfacto import PlainNerfacto, RaySurface
+from lerf_ns.profiles import shrink
 from lerf_ns.source import PyramidSource
 
 PART = "language"
@@ -37,6 +38,10 @@ class LerfModelConfig(LanguageFieldOptions, NerfactoModelConfig):
     """Places per ray at which language is read: those that contribute most to the ray's colour."""
     search_rays: int = 4096
     """Rays of a view, evenly spread, on which the best scale of a prompt is looked for."""
+
+    def fit_cpu(self, config: Any) -> None:
+        """What `--preset cpu` means."""
+        shrink(config)
 
 
 class LerfModel(AnsweringModel, PlainNerfacto):

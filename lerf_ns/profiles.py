@@ -1,10 +1,10 @@
-"""LERF in a size for two CPU cores. The README lists the same as flags, so that `ns-train` can be run with them."""
+"""LERF in a size for two CPU cores: what `--preset cpu` means for its methods."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lang_splat_ns.profiles import shorten
+from lang_splat_ns.profiles import add_language_steps, shorten
 
 _LANGUAGE_RATE = 0.04
 """RAdam takes small steps in its first thousand; with LERF's own rate of 0.01 a short training gets nowhere."""
@@ -46,10 +46,9 @@ def shrink_splat(config: Any, geometry_steps: int = 900, language_steps: int = 8
         language_steps: steps for the language field.
     """
     shorten(config, geometry_steps)
-    config.max_num_iterations += language_steps
+    add_language_steps(config, geometry_steps, language_steps)
     model = config.pipeline.model
     config.pipeline.datamanager.dino = "none"
-    model.geometry_steps = geometry_steps
     model.language_decay_steps = language_steps
     _small_language(model)
     config.optimizers["lerf"]["optimizer"].lr = _LANGUAGE_RATE

@@ -19,6 +19,7 @@ from lang_splat_ns.plugin.language_model import LanguageSplatModel, LanguageSpla
 from lang_splat_ns.splatting.projection import opencv_view
 from lerf_ns.field import language_losses
 from lerf_ns.language_part import LanguageFieldOptions, LanguagePart, part_for_checkpoint
+from lerf_ns.profiles import shrink_splat
 from lerf_ns.source import PyramidSource
 from lerf_ns.splat_field import LerfSplatField
 
@@ -43,6 +44,10 @@ class LerfSplatModelConfig(LanguageFieldOptions, LanguageSplatModelConfig):
     blended and then compared, as LERF does along rays."""
     search_gaussians: int = 1 << 14
     """Gaussians, solid ones, on which the best scale of a prompt is looked for."""
+
+    def fit_cpu(self, config: Any) -> None:
+        """What `--preset cpu` means."""
+        shrink_splat(config)
 
 
 class LerfSplatModel(LanguageSplatModel):

@@ -34,6 +34,14 @@ def test_ns_eval_reports_image_and_language_scores(run: Path, tmp_path: Path) ->
     assert {row["prompt"] for row in table if row["scored"]}
 
 
+def test_scoring_leaves_the_pipeline_as_it_was(run: Path) -> None:
+    pipeline = open_run(run / "config.yml").pipeline
+    for training in (False, True):
+        pipeline.train(training)
+        pipeline.evaluate_language()
+        assert pipeline.training == training
+
+
 def test_ns_render_shows_prompts(run: Path, tmp_path: Path) -> None:
     from nerfstudio.scripts.render import DatasetRender
 

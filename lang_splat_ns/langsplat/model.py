@@ -18,6 +18,7 @@ from lang_splat_ns.language.autoencoder import SceneAutoencoder, fit_autoencoder
 from lang_splat_ns.language.field import QueryMode
 from lang_splat_ns.plugin.frame_features import FrameFeatureSource
 from lang_splat_ns.plugin.language_model import LanguageSplatModel, LanguageSplatModelConfig
+from lang_splat_ns.profiles import CPU_GEOMETRY_STEPS, CPU_LANGUAGE_STEPS, shorten
 
 PARAMETER = "language_features"
 
@@ -37,6 +38,11 @@ class LangSplatModelConfig(LanguageSplatModelConfig):
     """Learning rate of the scene autoencoder."""
     autoencoder_batch: int = 64
     """Embeddings per step of the scene autoencoder."""
+
+    def fit_cpu(self, config: Any) -> None:
+        """What `--preset cpu` means: fewer steps in both phases."""
+        super().fit_cpu(config)
+        shorten(config, CPU_GEOMETRY_STEPS, CPU_LANGUAGE_STEPS)
 
 
 @dataclass(frozen=True)

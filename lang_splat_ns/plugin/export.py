@@ -61,11 +61,15 @@ def open_scene(run: Run, ply_frame: PlyFrame = "dataset") -> Scene:
 
 def own_gaussians(pipeline: Any) -> Gaussians:
     """A pipeline's Gaussians in the data set's own world frame: as the run's folder says, else as the parser does."""
+    with torch.no_grad():
+        return transform(pipeline.model.gaussians().detach(), _frame_of(pipeline).inverse())
+
+
+def _frame_of(pipeline: Any) -> Similarity:
+    """From the data set's world to nerfstudio's frame."""
     outputs, run_dir = pipeline.datamanager.train_dataparser_outputs, pipeline.model.run_dir
     parsed = Similarity.from_dataparser(outputs.dataparser_transform, outputs.dataparser_scale)
-    frame = (run_frame(run_dir) if run_dir else None) or parsed
-    with torch.no_grad():
-        return transform(pipeline.model.gaussians().detach(), frame.inverse())
+    return (run_frame(run_dir) if run_dir else None) or parsed
 
 
 def check_texts(field: SplatField, query: Query) -> None:
@@ -163,7 +167,7 @@ def filler(run: Run, scene: Scene, name: str) -> Callable[[Tensor], Gaussians]:
 
     def fill(removed: Tensor) -> Gaussians:
         added = fill_hole(model, run.pipeline.datamanager.train_camera_copy(), removed, inpainter)
-        return transform(added, _frame_of(run).inverse()) if scene.about["frame"] == "dataset" else added
+        return transform(added, _frame_of(run.pipeline).inverse()) if scene.about["frame"] == "dataset" else added
 
     return fill
 

@@ -26,6 +26,11 @@ class LanguageSplatModelConfig(GaussianSplattingModelConfig):
     queries: tuple[str, ...] = ()
     """Prompts that every render answers (relevancy_0, composited_0, ...), for example for ns-render."""
 
+    def fit_cpu(self, config: Any) -> None:
+        """What `--preset cpu` means: fewer steps, and fewer prompts for the segmenter."""
+        super().fit_cpu(config)
+        config.pipeline.datamanager.points_per_side = 16
+
 
 class LanguageSplatModel(AnsweringModel, GaussianSplattingModel):
     """3DGS with a language part that comes to exist during or after training.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,7 +161,7 @@ class LanguagePipeline(SplatPipeline):
 
     def image_metrics(self, step: int | None = None, output_path: Path | None = None, get_std: bool = False) -> dict:
         """Image quality on the evaluation photos, without answering prompts meanwhile."""
-        with self.model.prompts.silenced():
+        with self.model.prompts.silenced(), self._evaluating():
             return super().get_average_eval_image_metrics(step, output_path, get_std)
 
     def evaluate_language(
@@ -183,12 +185,20 @@ class LanguagePipeline(SplatPipeline):
         if not frames:
             CONSOLE.print("[yellow]No evaluation photo has a label file, so there are no language scores.[/yellow]")
             return None
+        with self._evaluating():
+            return evaluate(
+                self.model.language_field(query_mode), frames, labels.absent, translations=translations, **options
+            )
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Evaluate, and afterwards train or not as before; nerfstudio's own evaluation always trains on."""
+        was_training = self.training
         self.eval()
-        scores = evaluate(
-            self.model.language_field(query_mode), frames, labels.absent, translations=translations, **options
-        )
-        self.train()
-        return scores
+        try:
+            yield
+        finally:
+            self.train(was_training)
 
     def _translations(self, labels: SceneLabels | None, language: PromptLanguage) -> dict[str, str] | None:
         return (labels or SceneLabels({})).in_language(language, data_folder(self.datamanager))

@@ -17,13 +17,22 @@ from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.plugin import checkpoints
 from lang_splat_ns.plugin.check_data import check_data
+from lang_splat_ns.profiles import take_cpu_preset
 
 
 @dataclass
 class SafeTrainerConfig(TrainerConfig):
-    """Training regimen; the same fields as nerfstudio's."""
+    """Training regimen; nerfstudio's fields, and one more."""
 
     _target: type = field(default_factory=lambda: SafeTrainer)
+    preset: Literal["paper", "cpu"] = "paper"
+    """paper: sizes and steps as published. cpu: fewer, so that two cores finish in minutes; what you set yourself to
+    something else than the method's default stays."""
+
+    def __post_init__(self) -> None:
+        """Take the preset, once: what config.yml holds are its values, which reading it again does not touch."""
+        if self.preset == "cpu":
+            take_cpu_preset(self)
 
     def save_config(self) -> None:
         """Write config.yml, which also tells the pipeline where its run lies."""

@@ -16,6 +16,7 @@ from nerfstudio.utils.colors import get_color
 from torch import Tensor
 
 from lang_splat_ns.errors import UserError
+from lang_splat_ns.profiles import CPU_GEOMETRY_STEPS, shorten
 from lang_splat_ns.splatting.gaussians import PARAMETER_NAMES, Gaussians, from_points
 from lang_splat_ns.splatting.image_metrics import ImageMetrics
 from lang_splat_ns.splatting.projection import opencv_view
@@ -35,6 +36,14 @@ class GaussianSplattingModelConfig(SplatfactoModelConfig):
     """Start from finished Gaussians instead of points: a run's config.yml, a step-*.ckpt, or a 3DGS .ply."""
     ply_frame: Literal["dataset", "nerfstudio"] = "dataset"
     """Frame of a .ply given to init-from: the data set's own world, or nerfstudio's (files of ns-export)."""
+
+    def fit_cpu(self, config: Any) -> None:
+        """What `--preset cpu` means; every method's model configuration has such a method.
+
+        Args:
+            config: the trainer configuration that this one is a part of; changed in place.
+        """
+        shorten(config, CPU_GEOMETRY_STEPS)
 
 
 class GaussianSplattingModel(TrainingHooks, SplatfactoModel):
