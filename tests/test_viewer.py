@@ -18,8 +18,8 @@ from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.language.field import Query
 from lang_splat_ns.language.text import TextCache
-from lang_splat_ns.plugin.export import own_gaussians
 from lang_splat_ns.plugin.init_from import read_start
+from lang_splat_ns.plugin.own_frame import own_gaussians
 from lang_splat_ns.plugin.prompts import Prompts
 from lang_splat_ns.plugin.runs import Run, frame_camera, open_run
 from lang_splat_ns.plugin.viewer.picking import camera_at, pick

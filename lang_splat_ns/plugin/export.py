@@ -18,11 +18,11 @@ from lang_splat_ns.language.feature_files import write_features
 from lang_splat_ns.language.field import Query, Selection
 from lang_splat_ns.language.splat_field import SplatField
 from lang_splat_ns.language.text import refused_texts
-from lang_splat_ns.plugin.init_from import run_frame
+from lang_splat_ns.plugin.own_frame import frame_of, own_gaussians
 from lang_splat_ns.plugin.runs import Run
 from lang_splat_ns.scenes.labels import SceneLabels
 from lang_splat_ns.splatting.boxes import boxes_around, solid_pieces
-from lang_splat_ns.splatting.gaussians import Gaussians, Similarity, transform
+from lang_splat_ns.splatting.gaussians import Gaussians, transform
 from lang_splat_ns.splatting.ply import write_ply
 
 PlyFrame = Literal["dataset", "nerfstudio"]
@@ -57,19 +57,6 @@ def open_scene(run: Run, ply_frame: PlyFrame = "dataset") -> Scene:
     gaussians = model.gaussians().detach() if ply_frame == "nerfstudio" else own_gaussians(run.pipeline)
     about = {"encoder": field.encoder.encoder_id, "method": run.config.method_name, "frame": ply_frame}
     return Scene(gaussians, field, about)
-
-
-def own_gaussians(pipeline: Any) -> Gaussians:
-    """A pipeline's Gaussians in the data set's own world frame: as the run's folder says, else as the parser does."""
-    with torch.no_grad():
-        return transform(pipeline.model.gaussians().detach(), _frame_of(pipeline).inverse())
-
-
-def _frame_of(pipeline: Any) -> Similarity:
-    """From the data set's world to nerfstudio's frame."""
-    outputs, run_dir = pipeline.datamanager.train_dataparser_outputs, pipeline.model.run_dir
-    parsed = Similarity.from_dataparser(outputs.dataparser_transform, outputs.dataparser_scale)
-    return (run_frame(run_dir) if run_dir else None) or parsed
 
 
 def check_texts(field: SplatField, query: Query) -> None:
@@ -167,7 +154,7 @@ def filler(run: Run, scene: Scene, name: str) -> Callable[[Tensor], Gaussians]:
 
     def fill(removed: Tensor) -> Gaussians:
         added = fill_hole(model, run.pipeline.datamanager.train_camera_copy(), removed, inpainter)
-        return transform(added, _frame_of(run.pipeline).inverse()) if scene.about["frame"] == "dataset" else added
+        return transform(added, frame_of(run.pipeline).inverse()) if scene.about["frame"] == "dataset" else added
 
     return fill
 

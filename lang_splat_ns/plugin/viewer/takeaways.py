@@ -11,7 +11,7 @@ from nerfstudio.viewer.utils import get_camera
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from torch import Tensor
 
-from lang_splat_ns.plugin.export import own_gaussians
+from lang_splat_ns.plugin.own_frame import own_gaussians
 from lang_splat_ns.plugin.viewer.redraw import evaluating
 from lang_splat_ns.plugin.viewer.session import Session
 from lang_splat_ns.plugin.viewer.takeaway import Place, best_place, flight, png
