@@ -39,15 +39,18 @@ def scores_table() -> str:
 
 
 def lifts_table() -> str:
-    """Every way to lift, beside the trained method and the photos themselves, one row per scene."""
-    scenes = _load("lift_variants")["scenes"]
+    """Every way to lift, beside the trained methods and the photos themselves, one row per scene."""
+    scenes, others = _load("lift_variants")["scenes"], _load("fastlgs")["scenes"]
     first = next(iter(scenes.values()))
-    head = " | ".join(["scene", "photos alone", "`langsplat`", *(f"`{method}`" for method in first["lift"])])
+    head = " | ".join(
+        ["scene", "photos alone", "`langsplat`", "`fastlgs`", *(f"`{method}`" for method in first["lift"])]
+    )
     rows = []
     for name, scene in scenes.items():
         scores = [
             scene["oracle_2d"],
             scene["langsplat"],
+            others[name].get("on_the_gaussians_of_langsplat", others[name])["scores"],
             *(lift["scores"]["scalar"] for lift in scene["lift"].values()),
         ]
         cells = [f"{one['language_miou']:.2f} / {one['language_localization']:.2f}" for one in scores]
