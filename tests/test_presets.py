@@ -47,6 +47,12 @@ def test_what_is_given_beside_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.optimizers["language_features"]["optimizer"].lr == 0.02
 
 
+@pytest.mark.parametrize(("method", "steps"), [("langsplat", 600), ("lerf-splat", 800), ("fastlgs", 200)])
+def test_given_gaussians_need_no_steps(method: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parsed(monkeypatch, method, "--preset", "cpu", "--pipeline.model.init-from", "scene.ply")
+    assert config.max_num_iterations == steps and config.pipeline.model.init_from == Path("scene.ply")
+
+
 def test_without_it_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     config = parsed(monkeypatch, "lerf-splat")
     assert config.max_num_iterations == 60_000
