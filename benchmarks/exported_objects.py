@@ -34,7 +34,7 @@ from lang_splat_ns.console import CONSOLE, track
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation.evaluator import LabelledFrame
 from lang_splat_ns.evaluation.metrics import iou
-from lang_splat_ns.evaluation.selected import OPAQUE
+from lang_splat_ns.evaluation.protocols import PROTOCOLS
 from lang_splat_ns.files import write_text
 from lang_splat_ns.language.field import Query
 from lang_splat_ns.language.relevancy import mask_of
@@ -42,6 +42,8 @@ from lang_splat_ns.language.text import refused_texts
 from lang_splat_ns.plugin.export import Scene, open_scene, without_floaters
 from lang_splat_ns.plugin.labelled_frames import labelled_frames, scene_labels
 from lang_splat_ns.plugin.runs import Run, open_run
+
+OPAQUE = PROTOCOLS["held-out"].opaque
 
 BEHIND = 0.03
 """Share of the scene's depth that a hidden pixel of an object lies behind it."""

@@ -16,10 +16,15 @@ class Evaluate:
     """config.yml of a finished run."""
     out: Path = Path("eval.json")
     """Where the scores go; the table of every prompt goes to <out>.prompts.json beside it."""
+    protocol: Literal["held-out", "lerf-ovs-2d", "lerf-ovs-3d"] = "held-out"
+    """How answers become scores. held-out: that of ns-eval. lerf-ovs-2d: as LangSplat's code does it, on stretched
+    maps, so that every prompt is found somewhere. lerf-ovs-3d: as in OpenGaussian, Dr. Splat and VALA, on Gaussians
+    that are drawn alone. Which photos were trained on is the run's own split in any case."""
     level: str = "auto"
     """Level that answers every prompt, or auto."""
     threshold: str = "auto"
-    """Relevancy above which a place belongs to the prompt: auto, or a number from 0 to 1."""
+    """Relevancy above which a place belongs to the prompt: auto, or a number from 0 to 1; with the lerf-ovs protocols
+    it is one on the upper half of stretched relevancy."""
     negatives: str = ""
     """Phrases that a prompt must beat, separated by ';'; empty: the encoder's own."""
     prompt_language: Literal["en", "zh"] | None = None
@@ -38,15 +43,26 @@ class Evaluate:
 
         threshold = parse_threshold(self.threshold)
         negatives = parse_prompts(self.negatives) if self.negatives.strip() else ()
+        from lang_splat_ns.evaluation.protocols import PROTOCOLS
         from lang_splat_ns.plugin.runs import open_run
 
         run = open_run(self.load_config)
         scores = run.pipeline.evaluate_language(
-            self.prompt_language, self.query_mode, level=self.level, threshold=threshold, negatives=negatives
+            self.prompt_language,
+            self.query_mode,
+            level=self.level,
+            threshold=threshold,
+            negatives=negatives,
+            protocol=PROTOCOLS[self.protocol],
         )
         if scores is None:
             raise UserError(f"{run.config.pipeline.datamanager.data}: no label folder, so there is nothing to score.")
-        content = {"method_name": run.config.method_name, "checkpoint": str(run.checkpoint), "results": scores.summary}
+        content = {
+            "method_name": run.config.method_name,
+            "checkpoint": str(run.checkpoint),
+            "protocol": self.protocol,
+            "results": scores.summary,
+        }
         write_text(self.out, json.dumps(content, indent=2) + "\n")
         write_text(self.out.with_suffix(".prompts.json"), scores.to_json())
         for key, value in scores.summary.items():

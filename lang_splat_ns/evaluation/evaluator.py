@@ -15,10 +15,11 @@ import torch
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation import metrics
+from lang_splat_ns.evaluation.protocols import PROTOCOLS, EvaluationProtocol, Reading
 from lang_splat_ns.evaluation.scores import LanguageScores, Row, summarise
 from lang_splat_ns.evaluation.selected import score_in_3d
 from lang_splat_ns.language.field import LanguageField, Level, Query, RelevancyMaps
-from lang_splat_ns.language.relevancy import Threshold, mask_of_smoothed, resolve_threshold, smooth
+from lang_splat_ns.language.relevancy import Threshold, resolve_threshold
 from lang_splat_ns.language.text import refused_texts
 
 # Maps of one call are in memory together: 32 prompts at 3 levels of a 960 x 540 frame are 200 MB.
@@ -72,6 +73,7 @@ def evaluate(
     negatives: Sequence[str] = (),
     translations: Mapping[str, str] | None = None,
     on_answer: Callable[[UnitAnswer], None] | None = None,
+    protocol: EvaluationProtocol = PROTOCOLS["held-out"],
 ) -> LanguageScores:
     """Score a field: mean IoU, localisation and rejection of absent prompts (see `summarise` for the keys).
 
@@ -87,6 +89,7 @@ def evaluate(
         negatives: phrases to beat; empty means the encoder's own.
         translations: for each prompt the text to ask in its place; a prompt without one is not scored.
         on_answer: called with each scored unit, in order, while its maps are at hand.
+        protocol: how answers are read, see `protocols`.
 
     Raises:
         UserError: unknown level, threshold outside 0..1, a negative that the encoder refuses, a prompt that is both
@@ -104,11 +107,13 @@ def evaluate(
         table += rows
         asked = [row for row in rows if row["reason"] is None]
         query = Query(tuple(row["text"] for row in asked), tuple(negatives), level, threshold)
-        for row, answer in zip(asked, _answers(field, frame.camera, query), strict=True):
-            unit = _score(frame, row, answer, threshold)
-            if on_answer is not None:
-                on_answer(unit)
-        score_in_3d(field, frame.camera, query, [row for row in asked if row["present"]], frame.masks)
+        if protocol.reads_maps:
+            for row, answer in zip(asked, _answers(field, frame.camera, query, protocol), strict=True):
+                unit = _score(frame, row, answer)
+                if on_answer is not None:
+                    on_answer(unit)
+        present = [row for row in asked if row["present"]]
+        score_in_3d(field, frame.camera, query, present, frame.masks, protocol)
     return LanguageScores(summarise(table), table, tuple(field.levels))
 
 
@@ -150,47 +155,43 @@ def _open_row(frame: LabelledFrame, prompt: str, text: str, reason: str | None) 
 
 @dataclass(frozen=True)
 class _Answer:
-    """One prompt's part of `RelevancyMaps`, read: `smoothed` is float [L, H, W] and `masks` bool [L, H, W]."""
+    """One prompt's part of `RelevancyMaps`, read."""
 
-    smoothed: np.ndarray
-    masks: np.ndarray
+    reading: Reading
     levels: tuple[str, ...]
-    chosen: int
     scale: float | None
 
 
-def _answers(field: LanguageField, camera: Any, query: Query) -> Iterator[_Answer]:
+def _answers(field: LanguageField, camera: Any, query: Query, protocol: EvaluationProtocol) -> Iterator[_Answer]:
     """One answer per prompt of the query, which may have none."""
     for start in range(0, len(query.positives), PROMPTS_PER_CALL):
         chunk = replace(query, positives=query.positives[start : start + PROMPTS_PER_CALL])
         with torch.no_grad():
             maps: RelevancyMaps = field.relevancy(camera, chunk)
             # A pixel without a value (a field may mark empty space by NaN) has no evidence for the prompt.
-            smoothed = smooth(maps.values.float().nan_to_num(nan=0.0))
+            values = maps.values.float().nan_to_num(nan=0.0)
         for index, chosen in enumerate(maps.chosen):
-            masks = torch.stack([mask_of_smoothed(level_map, query.threshold) for level_map in smoothed[index]])
             scale = None if maps.scales is None else float(maps.scales[index])
-            yield _Answer(smoothed[index].cpu().numpy(), masks.cpu().numpy(), maps.levels, chosen, scale)
+            yield _Answer(protocol.read(values[index], chosen, query), maps.levels, scale)
 
 
-def _score(frame: LabelledFrame, row: Row, answer: _Answer, threshold: Threshold) -> UnitAnswer:
+def _score(frame: LabelledFrame, row: Row, answer: _Answer) -> UnitAnswer:
     """Fill in a unit's row and say what was found."""
-    prompt = row["prompt"]
+    prompt, read = row["prompt"], answer.reading
     for truth in [frame.masks[prompt], *frame.boxes.get(prompt, [])] if row["present"] else []:
-        _check_size(frame, prompt, truth, answer.smoothed)
-    relevancy, mask = answer.smoothed[answer.chosen], answer.masks[answer.chosen]
-    peak = float(relevancy.max())
-    row |= {"scored": True, "level": answer.levels[answer.chosen], "peak": peak}
-    row |= {"peak_at": list(metrics.peak_position(relevancy)), "threshold": resolve_threshold(peak, threshold)}
+        _check_size(frame, prompt, truth, read.maps)
+    relevancy, mask = read.maps[read.chosen], read.masks[read.chosen]
+    row |= {"scored": True, "level": answer.levels[read.chosen], "peak": float(relevancy.max())}
+    row |= {"peak_at": list(metrics.peak_position(read.pointing)), "threshold": read.threshold}
     row |= {"area": float(mask.mean())} | ({} if answer.scale is None else {"scale": answer.scale})
     if not row["present"]:
         row["rejected"] = not mask.any()
         return UnitAnswer(frame, row, relevancy, mask, None)
     truth = frame.masks[prompt]
     row |= {"iou": metrics.iou(mask, truth), "gt_area": float(truth.mean())}
-    row["iou_by_level"] = {level: metrics.iou(m, truth) for level, m in zip(answer.levels, answer.masks, strict=True)}
+    row["iou_by_level"] = {level: metrics.iou(m, truth) for level, m in zip(answer.levels, read.masks, strict=True)}
     if boxes := frame.boxes.get(prompt):
-        row["hit"] = metrics.peak_hits(relevancy, boxes)
+        row["hit"] = metrics.peak_hits(read.pointing, boxes)
     return UnitAnswer(frame, row, relevancy, mask, truth)
 
 

@@ -28,7 +28,8 @@ class LanguageScores:
             smoothed raw relevancy) and `peak_at` ([x, y] in pixels), `threshold` (the number that applied) and
             `area` (share of the frame's pixels in the mask). Of those the present ones have `iou`, `iou_by_level`,
             `hit` (absent where there are no boxes), `gt_area`, and `iou_3d` (of the selected Gaussians' silhouette,
-            absent without Gaussians); the others have `rejected`.
+            absent without Gaussians); the others have `rejected`. A protocol that scores Gaussians alone leaves all but
+            `iou_3d` out.
         levels: the field's levels, coarse to fine.
     """
 
@@ -52,22 +53,23 @@ def summarise(table: Sequence[Row], prompts: Collection[str] | None = None) -> d
     Returns:
         `language_miou`: mean IoU over the units; `language_miou_<level>`: the same with that level everywhere;
         `language_localization`: share of units whose peak lies in a box; `language_absent_rejection`: share of
-        (frame, absent prompt) pairs with an empty mask; `language_miou_3d` and `language_acc25_3d`: mean IoU of the
-        silhouettes of the selected Gaussians, and share of at least 0.25; `language_prompts_scored` and
-        `language_prompts_total`: distinct prompts that are present in some frame.
+        (frame, absent prompt) pairs with an empty mask; `language_miou_3d`, `language_acc25_3d` and
+        `language_acc50_3d`: mean IoU of the silhouettes of the selected Gaussians, and share of at least 0.25 and
+        0.5; `language_prompts_scored` and `language_prompts_total`: distinct prompts that are present in some frame.
     """
     rows = [row for row in table if prompts is None or row["prompt"] in prompts]
     present = [row for row in rows if row["present"]]
     scored = [row for row in present if row["scored"]]
     absent = [row for row in rows if row["scored"] and not row["present"]]
-    levels = dict.fromkeys(level for row in scored for level in row["iou_by_level"])
+    levels = dict.fromkeys(level for row in scored for level in row.get("iou_by_level", ()))
     shares = {
-        "language_miou": mean([row["iou"] for row in scored]),
+        "language_miou": mean([row["iou"] for row in scored if "iou" in row]),
         **{f"language_miou_{level}": mean([row["iou_by_level"][level] for row in scored]) for level in levels},
         "language_localization": mean([row["hit"] for row in scored if "hit" in row]),
         "language_absent_rejection": mean([row["rejected"] for row in absent]),
         "language_miou_3d": mean([row["iou_3d"] for row in scored if "iou_3d" in row]),
         "language_acc25_3d": mean([row["iou_3d"] >= 0.25 for row in scored if "iou_3d" in row]),
+        "language_acc50_3d": mean([row["iou_3d"] >= 0.5 for row in scored if "iou_3d" in row]),
         "language_prompts_scored": float(len({row["prompt"] for row in scored})),
         "language_prompts_total": float(len({row["prompt"] for row in present})),
     }

@@ -11,16 +11,19 @@ import torch
 
 from lang_splat_ns.errors import NotSplatError
 from lang_splat_ns.evaluation import metrics
+from lang_splat_ns.evaluation.protocols import EvaluationProtocol
 from lang_splat_ns.evaluation.scores import Row
 from lang_splat_ns.language.field import LanguageField, Query
-
-OPAQUE = 0.5
-"""Alpha above which a pixel belongs to the silhouette: more of it is the selection than is not."""
 
 
 @torch.no_grad()
 def score_in_3d(
-    field: LanguageField, camera: Any, query: Query, rows: Sequence[Row], masks: Mapping[str, np.ndarray]
+    field: LanguageField,
+    camera: Any,
+    query: Query,
+    rows: Sequence[Row],
+    masks: Mapping[str, np.ndarray],
+    protocol: EvaluationProtocol,
 ) -> None:
     """Add `iou_3d` to rows of one frame; a field without Gaussians leaves them as they are.
 
@@ -33,13 +36,20 @@ def score_in_3d(
         query: how prompts are read; its prompts are those of the rows.
         rows: scored rows of prompts that the frame shows.
         masks: the frame's labels by prompt, bool [H, W].
+        protocol: what is selected, and what of a silhouette counts.
     """
     if not rows:
         return
     try:
-        selected = field.select(replace(query, positives=tuple(row["text"] for row in rows))).mask
-        silhouettes = field.silhouettes(camera, selected) > OPAQUE
+        selected = protocol.select(field, replace(query, positives=tuple(row["text"] for row in rows)))
+        if selected is None:
+            return
+        silhouettes = field.silhouettes(camera, selected) > protocol.opaque
     except NotSplatError:
-        return
+        # Maps are what such a field has; without them nothing is left to score.
+        if protocol.reads_maps:
+            return
+        raise
     for row, silhouette in zip(rows, silhouettes.cpu().numpy(), strict=True):
+        row["scored"] = True
         row["iou_3d"] = metrics.iou(silhouette, masks[row["prompt"]])
