@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,8 @@ from nerfstudio.cameras.cameras import Cameras
 from lang_splat_ns.cli import main
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.inpainters import make_inpainter
-from lang_splat_ns.plugin.fill import _render, fill_hole, joined
+from lang_splat_ns.plugin.fill import fill_hole, joined
+from lang_splat_ns.plugin.holes import Surface, hole_of, render
 from lang_splat_ns.splatting.gaussians import SH_C0, Gaussians
 
 
@@ -34,7 +36,7 @@ def scene() -> tuple[SimpleNamespace, Cameras, torch.Tensor]:
     grid = torch.cartesian_prod(torch.arange(-20, 21), torch.arange(-20, 21)).float() * 0.1
     behind = (grid.abs() < 0.45).all(1)
     wall = torch.cat([grid, torch.full((len(grid), 1), -4.0)], dim=1)[~behind]
-    thing = torch.cat([grid, torch.full((len(grid), 1), -3.6)], dim=1)[behind]
+    thing = torch.cat([grid, torch.full((len(grid), 1), -3.9)], dim=1)[behind]
     gaussians = joined(squares(wall, (0.2, 0.3, 0.9), 0.07), squares(thing, (0.9, 0.1, 0.1), 0.07))
     removed = torch.arange(len(gaussians.means)) >= len(wall)
     model = SimpleNamespace(
@@ -49,21 +51,62 @@ def scene() -> tuple[SimpleNamespace, Cameras, torch.Tensor]:
 
 def test_the_hole_is_filled_with_what_is_around_it() -> None:
     model, cameras, removed = scene()
-    added = fill_hole(model, cameras, removed, make_inpainter())
+    added = fill_hole(model, cameras, removed, make_inpainter()).added
     left = Gaussians(**{name: tensor[~removed] for name, tensor in model.gaussians().tensors().items()})
-    before, after = (_render(model, part, cameras[:1]) for part in (left, joined(left, added)))
+    before, after = (render(model, part, cameras[:1]) for part in (left, joined(left, added)))
     assert float(before.alpha[24, 32]) < 0.1, "there was a hole"
     assert float(after.alpha[20:28, 28:36].min()) > 0.8
     assert torch.allclose(after.rgb[24, 32], torch.tensor([0.2, 0.3, 0.9]), atol=0.1)
     assert torch.allclose(added.means[:, 2], torch.tensor(-4.0), atol=0.1), "on the wall"
-    from_aside = _render(model, joined(left, added), cameras[1:2])
+    from_aside = render(model, joined(left, added), cameras[1:2])
     assert float(from_aside.alpha[20:28, 24:32].min()) > 0.8
+
+
+def table() -> tuple[SimpleNamespace, Cameras, torch.Tensor]:
+    """`scene`, and far behind the wall a green one without a hole, which other photos have seen from beside it."""
+    model, cameras, removed = scene()
+    grid = torch.cartesian_prod(torch.arange(-40, 41), torch.arange(-40, 41)).float() * 0.2
+    far = squares(torch.cat([grid, torch.full((len(grid), 1), -8.0)], dim=1), (0.1, 0.8, 0.2), 0.14).with_sh_degree(3)
+    full = joined(model.gaussians(), far)
+    model.gaussians = lambda: full
+    beside = torch.tensor(
+        [[[0.0, 0, -1, -6], [0, 1, 0, 0], [1, 0, 0, -6]], [[1.0, 0, 0, -1], [0, 1, 0, 0], [0, 0, 1, -5]]]
+    )
+    poses = torch.cat([cameras.camera_to_worlds, beside])
+    removed = torch.cat([removed, torch.zeros(len(grid), dtype=torch.bool)])
+    return model, Cameras(poses, 60.0, 60.0, 32.0, 24.0, 64, 48), removed
+
+
+def test_what_shows_through_a_hole_does_not_count() -> None:
+    model, cameras, removed = table()
+    filling = fill_hole(model, cameras, removed, make_inpainter())
+    assert not (filling.hidden & removed).any()
+    left = model.gaussians().some(~removed)
+    before = render(model, left, cameras[:1])
+    assert float(before.alpha[24, 32]) > 0.9, "nothing is empty"
+    assert torch.allclose(before.rgb[24, 32], torch.tensor([0.1, 0.8, 0.2]), atol=0.1), "the far wall shows through"
+    after = render(model, joined(left.some(~filling.hidden[~removed]), filling.added), cameras[:1])
+    blue = torch.tensor([0.2, 0.3, 0.9]).expand(8, 8, 3)
+    assert torch.allclose(after.rgb[20:28, 28:36], blue, atol=0.1)
+    assert torch.allclose(after.depth[20:28, 28:36], torch.tensor(4.0), atol=0.1)
+
+
+def test_a_place_that_photos_looked_through_stays_empty() -> None:
+    model, cameras, removed = table()
+    camera, left = cameras[:1], render(model, model.gaussians().some(~removed), cameras[:1])
+    wall = Surface.seen(np.array([0.0, 0.0, 1.0, 4.0]), camera)
+    outline = np.zeros((48, 64), bool)
+    outline[18:30, 26:38] = True
+    thing, farther = torch.full((48, 64), 3.9), torch.full((48, 64), 8.0)
+    assert hole_of(wall, outline, left, camera, [(camera, thing)] * 3)[24, 32]
+    assert hole_of(wall, outline, left, camera, [(camera, thing), (camera, farther)])[24, 32], "one photo may be wrong"
+    assert not hole_of(wall, outline, left, camera, [(camera, thing), (camera, farther), (camera, farther)]).any()
 
 
 def test_a_wall_without_a_hole_needs_nothing() -> None:
     model, cameras, removed = scene()
     nothing = torch.zeros_like(removed)
-    assert len(fill_hole(model, cameras, nothing, make_inpainter()).means) == 0
+    assert len(fill_hole(model, cameras, nothing, make_inpainter()).added.means) == 0
 
 
 class Green:
@@ -79,7 +122,7 @@ class Green:
 def test_inpainters_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANG_SPLAT_INPAINTERS", "green=test_fill:Green,none=test_fill:scene")
     model, cameras, removed = scene()
-    added = fill_hole(model, cameras, removed, make_inpainter("green"))
+    added = fill_hole(model, cameras, removed, make_inpainter("green")).added
     assert torch.allclose(added.features_dc[0] * SH_C0 + 0.5, torch.tensor([0.0, 1.0, 0.0]), atol=0.01)
     with pytest.raises(UserError, match="unknown inpainter 'gren'; did you mean green"):
         make_inpainter("gren")
@@ -94,7 +137,8 @@ def test_the_command(lifted: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     main([*common, "--out", str(tmp_path / "rest.ply"), "--remove"])
     main([*common, "--out", str(tmp_path / "full.ply"), "--remove", "--fill"])
     rest, full = (read_ply(tmp_path / name) for name in ("rest.ply", "full.ply"))
-    assert torch.equal(full.means[: len(rest.means)], rest.means)
+    content = json.loads((tmp_path / "full.json").read_text())
+    assert content["gaussians"] == len(full.means) == len(rest.means) - content["hidden"] + content["filled"]
     for wrong, told in (((), "add --remove"), (("--remove", "--features"), "leave out --features")):
         capsys.readouterr()
         with pytest.raises(SystemExit):

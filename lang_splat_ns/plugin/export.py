@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ from lang_splat_ns.scenes.labels import SceneLabels
 from lang_splat_ns.splatting.boxes import boxes_around, solid_pieces
 from lang_splat_ns.splatting.gaussians import Gaussians, transform
 from lang_splat_ns.splatting.ply import write_ply
+
+if TYPE_CHECKING:
+    from lang_splat_ns.plugin.fill import Filling
 
 PlyFrame = Literal["dataset", "nerfstudio"]
 
@@ -134,8 +137,8 @@ def without_floaters(scene: Scene, mask: Tensor) -> Tensor:
     return kept
 
 
-def filler(run: Run, scene: Scene, name: str) -> Callable[[Tensor], Gaussians]:
-    """What gives Gaussians for the hole that a selection [N] leaves, in the frame that the scene is written in.
+def filler(run: Run, scene: Scene, name: str) -> Callable[[Tensor], Filling]:
+    """What fills the hole that a selection [N] leaves, in the frame that the scene is written in.
 
     Args:
         run: the run.
@@ -152,9 +155,11 @@ def filler(run: Run, scene: Scene, name: str) -> Callable[[Tensor], Gaussians]:
     model = run.pipeline.model
     inpainter = make_inpainter(name, str(model.device))
 
-    def fill(removed: Tensor) -> Gaussians:
-        added = fill_hole(model, run.pipeline.datamanager.train_camera_copy(), removed, inpainter)
-        return transform(added, frame_of(run.pipeline).inverse()) if scene.about["frame"] == "dataset" else added
+    def fill(removed: Tensor) -> Filling:
+        filling = fill_hole(model, run.pipeline.datamanager.train_camera_copy(), removed, inpainter)
+        if scene.about["frame"] != "dataset":
+            return filling
+        return replace(filling, added=transform(filling.added, frame_of(run.pipeline).inverse()))
 
     return fill
 
@@ -166,7 +171,7 @@ def export_selection(
     *,
     remove: bool,
     features: bool,
-    fill: Callable[[Tensor], Gaussians] | None = None,
+    fill: Callable[[Tensor], Filling] | None = None,
 ) -> dict[str, Any]:
     """Write what answers any of the prompts, or the scene without it, and return the JSON's content.
 
@@ -178,7 +183,7 @@ def export_selection(
         out: the `.ply`.
         remove: write all other Gaussians instead; the boxes still are those of the prompts.
         features: also write features of the Gaussians that are in the `.ply`, in its order.
-        fill: with `remove`, gives more Gaussians for the hole, see `filler`; they come last in the `.ply`.
+        fill: with `remove`, says what to do about the hole, see `filler`; what it adds comes last in the `.ply`.
 
     Raises:
         UserError: nothing answers one of the prompts, or nothing is left.
@@ -212,8 +217,13 @@ def export_selection(
         # Imported here, since only this needs it.
         from lang_splat_ns.plugin.fill import joined
 
-        written = joined(written, fill(united))
-        content |= {"gaussians": len(written.means), "filled": len(written.means) - len(which)}
+        filling = fill(united)
+        written = joined(written.some(~filling.hidden[which]), filling.added)
+        content |= {
+            "gaussians": len(written.means),
+            "filled": len(filling.added.means),
+            "hidden": int(filling.hidden.sum()),
+        }
     write_ply(out, written)
     if features:
         write_scene_features(scene, {out.with_suffix(".safetensors"): which})

@@ -1,10 +1,9 @@
 """The hole that a removed object leaves, filled: what other views see of it is there already, the rest is painted.
 
-What the object hid from all photos has no Gaussians. The training views that show most of that hole are rendered
-without the object; a 2D inpainter continues their colours into it, depth is continued likewise, and each painted pixel
-becomes a Gaussian. A view renders what the ones before it have added, and paints only what is still missing.
-
-A hole is where little is left to see. Where a far wall shows through a hole in a table, it is not noticed.
+`holes` says where the plane that the object stands on must go on behind it. The training views that show most of that
+are rendered without the object; a 2D inpainter continues the plane's colours, and each painted pixel becomes a flat
+Gaussian on it. A view renders what the ones before it have added, and paints only what is still missing. Gaussians that
+the object hid from every photo are taken out, since they look like nothing.
 """
 
 from __future__ import annotations
@@ -15,62 +14,79 @@ from typing import Any
 import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lang_splat_ns.perception.inpainters import Inpainter
+from lang_splat_ns.plugin.holes import Picture, Surface, hidden_by, hole_of, points_at, render, support_of
 from lang_splat_ns.splatting.gaussians import SH_C0, Gaussians
-from lang_splat_ns.splatting.projection import opencv_view
-from lang_splat_ns.splatting.rasterizer import rasterize
 
-MOST_VIEWS = 6
+PAINTING_VIEWS = 8
 """Views that paint; the first few see nearly all of a hole."""
-UNSEEN = 0.7
-"""Alpha below which a pixel shows a hole once the object is gone."""
+VIEWS = 64
+"""Views that are looked at, evenly spread over all."""
 LEAST_PIXELS = 12
 """Smaller holes are cracks between splats."""
-_RIM = 2
-"""Pixels around a hole that are painted too, since what is blended there is half empty."""
+_MARGIN = 32
+"""Pixels around a hole that the inpainter sees, at least."""
+_ON = 0.02
+"""Share of its depth by which a pixel may be off the surface and still give it colour."""
 _WIDTH = 0.7
 """Standard deviation of a painted Gaussian, in pixels of its view."""
-_EVENING = 60
-"""Rounds in which depth in a hole becomes even, each some pixels wide."""
+_FLAT = 0.1
+"""Its thickness, as a share of its least width."""
 _OPACITY = 4.0
 """Its opacity's logit."""
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """One view of a scene: colours [H, W, 3], depth along the optical axis [H, W] and alpha [H, W]."""
+class Filling:
+    """What is to be done about a hole.
 
-    rgb: Tensor
-    depth: Tensor
-    alpha: Tensor
+    Attributes:
+        added: none or more Gaussians to add, in the model's frame.
+        hidden: those to take out besides the object's, since it hid them from every photo. bool [N]
+    """
+
+    added: Gaussians
+    hidden: Tensor
 
 
 @torch.no_grad()
-def fill_hole(model: Any, cameras: Cameras, removed: Tensor, inpainter: Inpainter) -> Gaussians:
-    """Gaussians for what no photo has seen behind an object.
+def fill_hole(model: Any, cameras: Cameras, removed: Tensor, inpainter: Inpainter) -> Filling:
+    """Find out what no photo has seen behind an object, and make it up.
 
     Args:
         model: a splatting model; its frame is the result's.
         cameras: undistorted training cameras.
         removed: the object's Gaussians. bool [N]
         inpainter: paints the views.
-
-    Returns:
-        None or more Gaussians.
     """
-    every = model.gaussians().tensors()
-    alone = Gaussians(**{name: tensor.detach()[removed] for name, tensor in every.items()})
-    scene = Gaussians(**{name: tensor.detach()[~removed] for name, tensor in every.items()})
-    added = Gaussians(**{name: tensor[:0] for name, tensor in scene.tensors().items()})
-    sizes = torch.tensor([int(_hole(model, scene, alone, camera).sum()) for camera in _each(cameras)])
-    for index in sizes.argsort(descending=True, stable=True)[:MOST_VIEWS].tolist():
-        camera = cameras[index : index + 1]
-        hole = _hole(model, joined(scene, added), alone, camera)
-        if int(hole.sum()) >= LEAST_PIXELS:
-            added = joined(added, _painted(model, joined(scene, added), camera, hole, inpainter))
-    return added
+    every = model.gaussians().detach()
+    step = -(-len(cameras) // VIEWS)
+    views = [cameras[index : index + 1] for index in range(0, len(cameras), step)]
+    hidden = hidden_by(model, every, removed, views)
+    photos = [(camera, render(model, every, camera).far()) for camera in views]
+    alone, left = every.some(removed), every.some(~removed & ~hidden)
+    silhouettes = [(render(model, alone, camera).alpha > 0.5).cpu().numpy() for camera in views]
+
+    plane = support_of(alone, silhouettes, [render(model, left, camera) for camera in views], views)
+    added = every.some(torch.zeros_like(removed))
+    if plane is None:
+        return Filling(added, torch.zeros_like(removed))
+    surfaces = [Surface.seen(plane, camera) for camera in views]
+
+    def look(index: int) -> tuple[Picture, NDArray[np.bool_]]:
+        picture = render(model, joined(left, added), views[index])
+        return picture, hole_of(surfaces[index], silhouettes[index], picture, views[index], photos)
+
+    sizes = np.array([look(index)[1].sum() for index in range(len(views))])
+    for index in np.argsort(-sizes, kind="stable")[:PAINTING_VIEWS].tolist():
+        picture, hole = look(index)
+        if hole.sum() >= LEAST_PIXELS:
+            colours = _colours(picture, surfaces[index], hole, inpainter)
+            added = joined(added, _splats(model, every, views[index], surfaces[index], hole, colours))
+    return Filling(added, hidden if len(added.means) else torch.zeros_like(removed))
 
 
 def joined(one: Gaussians, other: Gaussians) -> Gaussians:
@@ -79,75 +95,65 @@ def joined(one: Gaussians, other: Gaussians) -> Gaussians:
     return Gaussians(**{name: torch.cat([tensor, others[name]]) for name, tensor in one.tensors().items()})
 
 
-def _each(cameras: Cameras) -> list[Cameras]:
-    return [cameras[index : index + 1] for index in range(len(cameras))]
-
-
-def _hole(model: Any, scene: Gaussians, alone: Gaussians, camera: Cameras) -> Tensor:
-    """Pixels that the object covers and nothing else does: bool [H, W]."""
-    return (_render(model, alone, camera).alpha > 0.5) & (_render(model, scene, camera).alpha < UNSEEN)
-
-
-def _render(model: Any, gaussians: Gaussians, camera: Cameras) -> _Picture:
-    view = opencv_view(camera.camera_to_worlds[0].to(gaussians.means))
-    depth = gaussians.means @ view[2, :3, None] + view[2, 3]
-    degree = model.config.sh_degree
-    harmonics = torch.cat([gaussians.features_dc[:, None], gaussians.features_rest], dim=1)
-    image, alpha, _ = rasterize(
-        gaussians.means,
-        gaussians.quats,
-        torch.exp(gaussians.scales),
-        torch.sigmoid(gaussians.opacities)[:, 0],
-        torch.sigmoid(gaussians.features_dc) if degree == 0 else harmonics,
-        view,
-        camera.get_intrinsics_matrices()[0].to(gaussians.means),
-        int(camera.width.item()),
-        int(camera.height.item()),
-        sh_degree=None if degree == 0 else degree,
-        extra=depth,
-        rasterize_mode=model.config.rasterize_mode,
-    )
-    return _Picture(image[..., :3], image[..., 3] / alpha[..., 0].clamp_min(1e-6), alpha[..., 0])
-
-
-def _painted(model: Any, scene: Gaussians, camera: Cameras, hole: Tensor, inpainter: Inpainter) -> Gaussians:
-    """A Gaussian for each pixel of a view's hole, at the depth and in the colour that are around it."""
+def _colours(picture: Picture, surface: Surface, hole: NDArray[np.bool_], inpainter: Inpainter) -> NDArray[np.float64]:
+    """A colour 0 to 1 for each pixel of a hole [M, 3], continued from those pixels around it that show the surface."""
     import cv2
 
-    picture = _render(model, scene, camera)
-    wide = cv2.dilate(hole.cpu().numpy().astype(np.uint8), np.ones((2 * _RIM + 1, 2 * _RIM + 1), np.uint8))
+    rows, columns = np.nonzero(hole)
+    margin = max(_MARGIN, np.ptp(rows), np.ptp(columns))
+    window = tuple(slice(max(0, int(axis.min()) - margin), int(axis.max()) + margin + 1) for axis in (rows, columns))
+    depth = surface.depth(*hole.shape)
+    # What stands in front, and what is behind the surface's edge, must not bleed into it; nor must what is half empty.
+    other = np.abs(depth - picture.far().cpu().numpy()) > _ON * depth
+    rim = cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2) > 0
     rgb = (picture.rgb.clamp(0, 1) * 255).round().byte().cpu().numpy()
-    colours = inpainter.inpaint(rgb, wide > 0)
-    depths = _continued(picture.depth.float().cpu().numpy(), wide > 0)
-    rows, columns = hole.nonzero(as_tuple=True)
-    z = torch.from_numpy(depths).to(picture.depth)[rows, columns]
-    rgb_there = torch.from_numpy(colours.copy()).to(picture.rgb)[rows, columns] / 255
-    matrix = camera.get_intrinsics_matrices()[0].to(z)
-    x = (columns + 0.5 - matrix[0, 2]) / matrix[0, 0] * z
-    y = (rows + 0.5 - matrix[1, 2]) / matrix[1, 1] * z
-    view = opencv_view(camera.camera_to_worlds[0].to(z))
-    means = (torch.stack([x, y, z], dim=1) - view[:3, 3]) @ view[:3, :3]
-    width = (_WIDTH * z / matrix[0, 0]).clamp_min(1e-7).log()
-    rgb_there = rgb_there.clamp(1e-3, 1 - 1e-3)
+    painted = inpainter.inpaint(np.ascontiguousarray(rgb[window]), (rim | other)[window])
+    return painted[hole[window]] / 255
+
+
+def _splats(
+    model: Any,
+    like: Gaussians,
+    camera: Cameras,
+    surface: Surface,
+    hole: NDArray[np.bool_],
+    colours: NDArray[np.float64],
+) -> Gaussians:
+    """A flat Gaussian on a surface for each pixel of a hole, as wide there as the pixel is."""
+    rows, columns = np.nonzero(hole)
+    inverse = surface.inverse_depth(rows, columns)
+    means = like.means.new_tensor(points_at(camera, rows, columns, 1 / inverse))
+    quats, widths = _footprints(camera, surface, rows, columns)
+    rgb = like.means.new_tensor(colours).clamp(1e-3, 1 - 1e-3)
     return Gaussians(
         means=means,
-        scales=width[:, None].repeat(1, 3),
-        quats=means.new_tensor([1.0, 0.0, 0.0, 0.0]).repeat(len(means), 1),
-        features_dc=torch.logit(rgb_there) if model.config.sh_degree == 0 else (rgb_there - 0.5) / SH_C0,
-        features_rest=means.new_zeros(len(means), *scene.features_rest.shape[1:]),
+        scales=means.new_tensor(widths).clamp_min(1e-7).log(),
+        quats=means.new_tensor(quats),
+        features_dc=torch.logit(rgb) if model.config.sh_degree == 0 else (rgb - 0.5) / SH_C0,
+        features_rest=means.new_zeros(len(means), *like.features_rest.shape[1:]),
         opacities=means.new_full((len(means), 1), _OPACITY),
     )
 
 
-def _continued(depth: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Depth [H, W] with the nearest known one in the hole, made even there; nothing is ever extrapolated."""
-    import cv2
-    from scipy.ndimage import distance_transform_edt
+def _footprints(
+    camera: Cameras, surface: Surface, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rotations w x y z [M, 4] and standard deviations [M, 3] of pixels [M] where they meet a surface."""
+    from scipy.spatial.transform import Rotation
 
-    if hole.all():
-        return depth
-    nearest: Any = distance_transform_edt(hole, return_distances=False, return_indices=True)
-    filled = depth[tuple(nearest)]
-    for _ in range(_EVENING):
-        filled = np.where(hole, cv2.blur(filled, (5, 5)), filled)
-    return filled
+    matrix = camera.get_intrinsics_matrices()[0].double().cpu().numpy()
+    focal = matrix[[0, 1], [0, 1]]
+    inverse = surface.inverse_depth(rows, columns)
+    ray = np.stack([(columns + 0.5 - matrix[0, 2]) / focal[0], (rows + 0.5 - matrix[1, 2]) / focal[1]], axis=1)
+    ray = np.concatenate([ray, np.ones((len(ray), 1))], axis=1)
+    # How the place ray / inverse moves from one pixel to the next, to the right and down: [M, 3, 2]
+    moves = np.eye(3)[:, :2] / focal / inverse[:, None, None]
+    moves = moves - ray[:, :, None] * surface.plane[:2] / inverse[:, None, None] ** 2
+    axes, widths, _ = np.linalg.svd(moves, full_matrices=True)
+    axes[np.linalg.det(axes) < 0, :, 2] *= -1
+    # Towards the horizon a pixel is endlessly long.
+    widths = np.minimum(widths, 8 * widths[:, 1:])
+    widths = _WIDTH * np.concatenate([widths, _FLAT * widths[:, 1:]], axis=1)
+    turn = camera.camera_to_worlds[0, :3, :3].double().cpu().numpy() @ np.diag([1.0, -1.0, -1.0])
+    quats = Rotation.from_matrix(turn @ axes).as_quat()
+    return np.roll(quats, 1, axis=1), widths
