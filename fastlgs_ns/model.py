@@ -1,4 +1,4 @@
-"""FastLGS as a nerfstudio model: geometry first, then codes of objects on frozen Gaussians."""
+"""FastLGS as a nerfstudio model: geometry first, then codes of objects on Gaussians, frozen or not."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ class FastLGSModelConfig(VotingModelConfig):
     _target: type = field(default_factory=lambda: FastLGSModel)
     geometry_steps: int = 30000
     """Steps that train colour and geometry before they freeze and language begins; 0 with init-from."""
+    geometry: Literal["frozen", "joint"] = "frozen"
+    """What becomes of geometry once language trains. frozen: it stays. joint: colour and geometry train on, and codes
+    move Gaussians too; none is added or taken away any more, since masks were matched on those that are there."""
     matcher: Matcher = "votes"
     """How masks of different photos become one object. fastlgs: keypoints, colours and embeddings, as published. votes:
     masks that own the same Gaussians; the default, since it is right most often (adjusted Rand index, mean over four
@@ -154,7 +157,8 @@ class FastLGSModel(VotingModel):
             # Imported here, since every ns-* command imports this module.
             from fastlgs_ns.begin import begin_language
 
-            CONSOLE.print("Geometry is frozen; the language part begins.")
+            frozen = self.config.geometry == "frozen"
+            CONSOLE.print(f"Geometry {'is frozen' if frozen else 'trains on'}; the language part begins.")
             self.grid, codes = begin_language(self, pipeline.datamanager)
             # The parameter keeps its identity, because its optimizer is bound to it.
             self.object_codes.data = codes
@@ -166,28 +170,34 @@ class FastLGSModel(VotingModel):
         self._targets = PaintedMasks(source.labels, self.grid)
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
-        """3DGS's outputs while geometry trains and in evaluation; only the blended codes while language trains."""
+        """3DGS's outputs while geometry trains and in evaluation, the blended codes while language trains: alone where
+        geometry is frozen, else beside the colours."""
         if not self.training or self.learns_geometry(self.step):
             return super().get_outputs(camera)
+        if self.config.geometry == "joint":
+            image, alpha = self.splat(camera, extra=self.object_codes)
+            codes = {"codes": image[..., 3:].unflatten(-1, (-1, self.config.code_dim))}
+            return self.image_outputs(camera, image, alpha, with_depth=False) | codes
         image, _ = self.splat(camera, with_color=False, extra=self.object_codes, frozen=True)
         return {"codes": image.unflatten(-1, (-1, self.config.code_dim))}
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
-        """3DGS's metrics; none while language trains, since no colour is rendered then."""
-        if "codes" in outputs:
+        """3DGS's metrics; none while language trains on frozen geometry, since no colour is rendered then."""
+        if "rgb" not in outputs:
             return {"gaussian_count": self.num_points}
         return super().get_metrics_dict(outputs, batch)
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
-        """3DGS's loss, or the L1 distance of the blended codes to the painted masks where there is an object."""
+        """3DGS's loss, the L1 distance of the blended codes to the painted masks where there is an object, or both."""
         if "codes" not in outputs:
             return super().get_loss_dict(outputs, batch, metrics_dict)
         assert self._targets is not None
         codes = outputs["codes"]
         target, valid = self._targets(int(batch["image_idx"]), *codes.shape[:2])
-        return {"language_loss": code_loss(codes, target, valid)}
+        losses = {"language_loss": code_loss(codes, target, valid)}
+        return losses | (super().get_loss_dict(outputs, batch, metrics_dict) if "rgb" in outputs else {})
 
     # ---- State ----
 

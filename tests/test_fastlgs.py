@@ -42,6 +42,22 @@ def test_the_checkpoint_holds_grid_and_codes(trained: Path) -> None:
     assert not [key for key in state["pipeline"] if "lpips" in key or "encoder." in key]
 
 
+@pytest.mark.parametrize("geometry", ["frozen", "joint"])
+def test_geometry(geometry: str, tiny_scene: Path, lifted: Path, tmp_path: Path) -> None:
+    """Frozen geometry stays as it is; joint geometry moves, keeps its number of Gaussians, and codes learn in both."""
+    ends = []
+    for steps in (1, 4):
+        config = fastlgs_config(tiny_scene, tmp_path / str(steps), lifted, steps)
+        config.pipeline.model.geometry = geometry
+        state = torch.load(checkpoint_of(train(config)), weights_only=True)["pipeline"]
+        ends.append({key.removeprefix("_model."): value for key, value in state.items()})
+    names = ("gauss_params.means", "gauss_params.opacities", "gauss_params.features_dc")
+    same = [torch.equal(ends[0][name], ends[1][name]) for name in names]
+    assert same == [geometry == "frozen"] * 3
+    assert ends[0]["object_codes"].shape == ends[1]["object_codes"].shape
+    assert not torch.equal(ends[0]["object_codes"], ends[1]["object_codes"])
+
+
 def test_ns_eval(trained: Path, tmp_path: Path) -> None:
     from nerfstudio.scripts.eval import ComputePSNR
 
