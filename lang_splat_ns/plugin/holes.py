@@ -160,7 +160,8 @@ def _places_around(
     ring = cv2.dilate(silhouette.astype(np.uint8), near, iterations=_RING) > 0
     ring &= (cv2.dilate(silhouette.astype(np.uint8), near) == 0) & (left.alpha >= EMPTY).cpu().numpy()
     depth = left.depth.double().cpu().numpy()[ring]
-    return points_at(camera, *np.nonzero(ring), depth), depth
+    rows, columns = np.nonzero(ring)
+    return points_at(camera, rows, columns, depth), depth
 
 
 def _plane_through(places: NDArray[np.float64], eyes: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -204,7 +205,8 @@ def hole_of(
     jump = cv2.morphologyEx((silhouette & (depth < (1 - _JUMP) * far)).astype(np.uint8), cv2.MORPH_OPEN, near)
     around = cv2.dilate(silhouette.astype(np.uint8), near, iterations=_RIM) > 0
     hole = (cv2.dilate(jump, near, iterations=_RIM) > 0) & around & (depth < (1 + _EVEN) * far)
-    places = torch.from_numpy(points_at(camera, *np.nonzero(hole), depth[hole])).to(left.depth)
+    rows, columns = np.nonzero(hole)
+    places = torch.from_numpy(points_at(camera, rows, columns, depth[hole])).to(left.depth)
     through = sum((_looks_through(places, *photo).int() for photo in photos), torch.zeros(len(places)).to(left.depth))
     # One photo may be wrong, since depth is blended along outlines.
     hole[hole] = (through < min(2, len(photos))).cpu().numpy()
@@ -218,7 +220,7 @@ def points_at(
     matrix = camera.get_intrinsics_matrices()[0].double().cpu().numpy()
     x = (columns + 0.5 - matrix[0, 2]) / matrix[0, 0] * depth
     y = (rows + 0.5 - matrix[1, 2]) / matrix[1, 1] * depth
-    view = opencv_view(camera.camera_to_worlds[0].double()).cpu().numpy()
+    view = np.asarray(opencv_view(camera.camera_to_worlds[0].double()).cpu(), np.float64)
     return (np.stack([x, y, depth], axis=1) - view[:3, 3]) @ view[:3, :3]
 
 
