@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lang_splat_ns.interrupts import uninterrupted
+
 _PRIMES = (1, 2_654_435_761, 805_459_861)
 
 
@@ -124,6 +126,7 @@ class _CompiledGrid(torch.autograd.Function):
     """The loops of `grid_kernels`: 12,000 places at 8 levels and back take a fifth of torch's time."""
 
     @staticmethod
+    @uninterrupted()
     def forward(ctx: Any, table: Tensor, positions: Tensor, grid: HashGrid) -> Tensor:  # type: ignore[override]
         # Imported here, since every ns-* command imports this module and compiling loops is slow.
         from lang_splat_ns.splatting.cpu_threads import ONE_AT_A_TIME

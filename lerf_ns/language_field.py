@@ -118,6 +118,23 @@ class RayField:
         assert maps is not None, "a query has an answer"
         return maps
 
+    @torch.no_grad()
+    def embeddings(self, camera: Any) -> Tensor:
+        """What a small view shows at the scale that colours are shown at; see `field.ReadsFeatures`."""
+        part, scale = self._model.require_language().field, self._model.config.features_scale
+        total = torch.zeros(1, part.shape.clip_dim, device=self._model.device)
+        for surface in self._model.surfaces(camera):
+            positions, _, weights = surface.heaviest(self._model.config.num_lerf_samples)
+            features = part.read(positions.flatten(0, 1))
+            clip = part.clip(features, features.new_full((len(features), 1), scale)).unflatten(0, weights.shape)
+            total += blend(weights, clip).sum(0)
+        return F.normalize(total, dim=-1)
+
+    def average(self, level: int) -> Tensor:
+        """The mean vector of the photos' tiles, which the scene was trained towards; see `field.ReadsFeatures`."""
+        del level
+        return F.normalize(self._model.require_language().axes[0], dim=-1)
+
     def select(self, query: Query) -> Selection:
         """Nothing can be selected.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,7 +148,11 @@ class LerfModel(AnsweringModel, PlainNerfacto):
 
     @torch.no_grad()
     def answer_camera(
-        self, camera: Cameras, query: Query | None, obb_box: OrientedBox | None = None
+        self,
+        camera: Cameras,
+        query: Query | None,
+        obb_box: OrientedBox | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> tuple[dict[str, Tensor], RelevancyMaps | None]:
         """Render one view and answer a query in it.
 
@@ -156,8 +160,9 @@ class LerfModel(AnsweringModel, PlainNerfacto):
             camera: one camera.
             query: None answers nothing.
             obb_box: what is rendered; None is everything.
+            between: called before each chunk of rays; whatever it raises ends the render.
         """
-        rays = camera.to(self.device).generate_rays(camera_indices=0, keep_shape=True, obb_box=obb_box)
+        rays = self._rays(camera, obb_box)
         height, width = rays.shape
         flat = rays.flatten()
         places = RayPlaces(self, query) if self.has_language() else None
@@ -165,6 +170,7 @@ class LerfModel(AnsweringModel, PlainNerfacto):
             places.search(self._spread(flat))
         parts: dict[str, list[Tensor]] = {}
         for ray_bundle in self._chunks(flat):
+            between()
             outputs, surface = self.render(ray_bundle)
             if places is not None:
                 outputs |= places.read(surface, outputs)
@@ -176,6 +182,15 @@ class LerfModel(AnsweringModel, PlainNerfacto):
             return whole, None
         maps = places.maps(answer)
         return whole | prompt_outputs(maps, whole["rgb"]), maps
+
+    @torch.no_grad()
+    def surfaces(self, camera: Cameras) -> Iterator[RaySurface]:
+        """Where the rays of a view end, in chunks."""
+        for ray_bundle in self._chunks(self._rays(camera).flatten()):
+            yield self.trace(ray_bundle)
+
+    def _rays(self, camera: Cameras, obb_box: OrientedBox | None = None) -> RayBundle:
+        return camera.to(self.device).generate_rays(camera_indices=0, keep_shape=True, obb_box=obb_box)
 
     def _chunks(self, rays: RayBundle) -> Iterator[RayBundle]:
         size = self.config.eval_num_rays_per_chunk

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +53,7 @@ class LerfSplatField(SplatField):
         super().__init__(model)
         self._mode = mode
         self._last: _Answer | None = None
+        self._colors: Tensor | None = None
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -63,8 +63,8 @@ class LerfSplatField(SplatField):
     def channels(self, query: Query | None) -> Tensor:
         """Colours, and in the mode `scalar` the prompts' scores: [N, 3 + Q]."""
         if query is None or self._mode == "feature":
-            return self._gaussian_colors
-        return torch.cat([self._gaussian_colors, self._ask(query).scores.T], dim=1)
+            return self._gaussian_colors()
+        return torch.cat([self._gaussian_colors(), self._ask(query).scores.T], dim=1)
 
     @torch.no_grad()
     def answer(self, camera: Any, blended: Tensor, query: Query) -> RelevancyMaps:
@@ -101,10 +101,13 @@ class LerfSplatField(SplatField):
         """The field at one scale as colours: [H, W, 3]."""
         return blended[..., :3]
 
-    @cached_property
     def _gaussian_colors(self) -> Tensor:
-        part, scale = self._model.require_language(), self._model.config.features_scale
-        return torch.cat([part.colours(self._clip(read, scale)) for read in self._read(self._model.means)])
+        # Not a cached property, whose lock would stay taken when a render is interrupted at its last line.
+        if self._colors is None:
+            part, scale = self._model.require_language(), self._model.config.features_scale
+            parts = [part.colours(self._clip(read, scale)) for read in self._read(self._model.means)]
+            self._colors = torch.cat(parts)
+        return self._colors
 
     def _ask(self, query: Query) -> _Answer:
         last = self._last

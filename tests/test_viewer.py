@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from interruptions import interrupted_at, traced, visits_of
 from language_fakes import FakeEncoder, FakeField
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 
@@ -134,13 +135,13 @@ def test_a_render_may_be_interrupted_at_any_line(opened: Run) -> None:
         return viewer_outputs(model, camera, None, session)
 
     expected = render()
-    visits = _visits(render)
+    visits = visits_of(render)
     assert len(visits) > 200
     ends: list[str] = []
 
     def interrupt_everywhere() -> None:
         for visit in visits:
-            ends.append(_interrupted_at(visit, render))
+            ends.append(interrupted_at(visit, render))
 
     # In a thread of its own, as in the viewer: a lock that stays taken would otherwise stop the tests for ever.
     thread = threading.Thread(target=interrupt_everywhere, daemon=True)
@@ -255,8 +256,12 @@ class WithoutGaussians:
     def language_field(self, query_mode: Any = None) -> FakeField:
         return self.field
 
-    def plain_outputs(self, camera: Any, obb_box: Any = None) -> dict[str, torch.Tensor]:
-        return {"rgb": torch.full((8, 8, 3), 0.5), "accumulation": torch.ones(8, 8, 1)}
+    def answer_camera(
+        self, camera: Any, query: Query | None, obb_box: Any = None, between: Any = None
+    ) -> tuple[dict[str, torch.Tensor], Any]:
+        assert query is not None
+        outputs = {"rgb": torch.full((8, 8, 3), 0.5), "accumulation": torch.ones(8, 8, 1)}
+        return outputs, self.field.relevancy(camera, query)
 
 
 def test_a_method_without_gaussians_has_the_same_panel() -> None:
@@ -266,56 +271,6 @@ def test_a_method_without_gaussians_has_the_same_panel() -> None:
     assert {"rgb", "relevancy_0", "composited_0"} <= set(outputs) and (outputs["rgb"] - 0.5).abs().min() > 0.05
     report: Report = session.reports.get()
     assert report.peaks[0] == pytest.approx(0.9) and not report.trouble
-
-
-def _visits(work: Any) -> list[int]:
-    """The first and the last visit of every place in `work`, as numbers counted over all lines that run, from 1.
-
-    The last one counts too: the end of a `with` block is another visit of its first line.
-    """
-    first: dict[tuple[str, int], int] = {}
-    last: dict[tuple[str, int], int] = {}
-    count = 0
-
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal count
-        if event == "line":
-            count += 1
-            place = (frame.f_code.co_filename, frame.f_lineno)
-            first.setdefault(place, count)
-            last[place] = count
-        return trace
-
-    _traced(trace, work)
-    return sorted({*first.values(), *last.values()})
-
-
-def _interrupted_at(visit: int, work: Any) -> str:
-    """Name of the exception that comes out of `work` when its line number `visit` is interrupted."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal count
-        if event == "line":
-            count += 1
-            if count == visit:
-                raise IOChangeException
-        return trace
-
-    try:
-        _traced(trace, work)
-    except BaseException as error:
-        return type(error).__name__
-    return "nothing"
-
-
-def _traced(trace: Any, work: Any) -> None:
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
 
 
 def test_viewer_finds_the_panel_and_walks_nothing_expensive(opened: Run) -> None:
@@ -346,4 +301,4 @@ def test_guard_hides_the_trace_function_and_puts_it_back() -> None:
             look(fails=True)
         assert sys.gettrace() is trace
 
-    _traced(trace, work)
+    traced(trace, work)

@@ -20,8 +20,9 @@ class ModelWithPanel(Protocol):
     where there is one returns `viewer_outputs(self, camera, obb_box, session)`. Its configuration has `queries`.
 
     A method with Gaussians also has what `splatting.model.GaussianSplattingModel` has: `splat`, `image_outputs`,
-    `gaussians`, `num_points` and `step`. Where `splat` is missing, the panel hides what selects Gaussians. A click
-    needs a field that `ReadsFeatures`.
+    `gaussians`, `num_points` and `step`. Where `splat` is missing, the panel hides what selects Gaussians, and the
+    model has `answer_camera(camera, query, obb_box, between)` instead: outputs and the query's maps from one render,
+    which calls `between` now and then, whose exception ends it. A click needs a field that `ReadsFeatures`.
     """
 
     method_name: str

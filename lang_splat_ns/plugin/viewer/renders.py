@@ -76,7 +76,9 @@ def answered_outputs(
         outputs |= _prompt_outputs(maps, outputs["rgb"])
     outputs["rgb"] = picture(view, outputs["rgb"], found, drawn.share)
     peaks, areas = (found.peaks, found.areas) if found is not None else ((), ())
-    return outputs, Report(view.query, peaks, areas, seconds, getattr(model, "num_points", 0), drawn.count)
+    scales = (maps.scales or ()) if maps is not None else ()
+    count = getattr(model, "num_points", 0)
+    return outputs, Report(view.query, peaks, areas, seconds, count, drawn.count, scales=scales)
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,10 @@ def _splatted(model: Any, camera: Cameras, obb_box: OrientedBox | None, session:
 
 
 def _plain(model: Any, camera: Cameras, obb_box: OrientedBox | None, session: Session, view: View) -> Answer:
-    """The model's own render, and the field's answer to the same camera, for methods without Gaussians."""
-    outputs = dict(model.plain_outputs(camera, obb_box))
-    _give_way(session, view)
+    """Rays that carry the answer along, for methods without Gaussians; they end early when nobody wants them."""
     start = time.perf_counter()
-    field = model.language_field(view.query_mode)
-    maps = None if view.query is None else field.relevancy(camera, view.query)
-    return outputs, maps, time.perf_counter() - start, _Drawn()
+    outputs, maps = model.answer_camera(camera, view.query, obb_box, between=lambda: _give_way(session, view))
+    return dict(outputs), maps, time.perf_counter() - start, _Drawn()
 
 
 def picture(view: View, rgb: Tensor, found: Found | None, share: Tensor | None) -> Tensor:

@@ -45,10 +45,11 @@ class Report:
         query: what it answered.
         peaks: each prompt's highest raw relevancy in the view.
         areas: each prompt's share of the view.
-        seconds: what the answer took, beyond the render itself.
+        seconds: what the answer took, beyond the render itself; with it where rays carry the answer along.
         count: Gaussians of the scene.
         selected: Gaussians of the selection, where it was drawn or lit.
         trouble: why there is no answer, in one sentence.
+        scales: each prompt's scale, in nerfstudio's units, for a method that chooses one; else empty.
     """
 
     query: Query | None = None
@@ -58,6 +59,7 @@ class Report:
     count: int = 0
     selected: int | None = None
     trouble: str = ""
+    scales: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def answers(view: View, report: Report, trouble: str, waiting: str = "") -> str:
         known = report.query == view.query and len(report.peaks) == len(view.query.positives)
         for index, text in enumerate(view.query.positives):
             # What is drawn alone or hidden is no whole view, and its scores would mislead.
-            value = "" if view.mode in IN_3D else _score(report.peaks[index], report.areas[index]) if known else "…"
+            value = "" if view.mode in IN_3D else _score(report, index) if known else "…"
             lines.append(f"{chip(PALETTE[index % len(PALETTE)])} {escaped(_shown(text))} &#8194;{value}")
     if view.mode in IN_3D and report.selected is not None:
         lines.append(_drawn(view, report.selected))
@@ -80,10 +80,12 @@ def _shown(text: str) -> str:
     return "like what was clicked" if text.startswith(LIKE_PICKED) else shortened(text)
 
 
-def _score(peak: float, area: float) -> str:
+def _score(report: Report, index: int) -> str:
+    peak, area = report.peaks[index], report.areas[index]
+    scale = f", scale {report.scales[index]:.2f}" if report.scales else ""
     if area == 0.0:
-        return f"{peak:.2f}, nothing above the threshold here"
-    return f"**{peak:.2f}**, {100 * area:.1f} % of the view"
+        return f"{peak:.2f}, nothing above the threshold here{scale}"
+    return f"**{peak:.2f}**, {100 * area:.1f} % of the view{scale}"
 
 
 def _drawn(view: View, selected: int) -> str:
