@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from lang_splat_ns.perception.feature_store import FeatureStore
     from lang_splat_ns.perception.store_care import StoredRecord
 
-STAGE_NAMES = {"labels": "label maps", "embeddings": "embeddings"}
+STAGE_NAMES = {"labels": "label maps"}
+"""What people call a stage, where it is not the stage's own name."""
 
 
 @dataclass
@@ -94,7 +95,7 @@ class Gc:
 
     keep: tuple[str, ...] = ()
     """Segmenters and encoders whose records stay, by the beginnings of the names that ls prints; the other ones'
-    records go. Naming no segmenter keeps all segmenters, and likewise for encoders."""
+    records go. Naming no segmenter keeps all segmenters, and likewise for the encoders of each kind of record."""
     other_photos: Literal["auto", "keep", "delete"] = "auto"
     """Records of photos that are not in the data set, or not any more. By default they go if the cache lies in the data
     folder, and stay if it lies elsewhere, since another data set may use it too."""
@@ -117,8 +118,8 @@ class Gc:
         own = self.other_photos == "auto" and store.root == cache_inside(data)
         garbage = find_garbage(store, frames, self.keep, own or self.other_photos == "delete")
         size = decimal(garbage.size)
-        for stage, name in STAGE_NAMES.items():
-            _line(name, [record for record in garbage.records if record.stage == stage])
+        for stage in dict.fromkeys(["labels", "embeddings", *(record.stage for record in garbage.records)]):
+            _line(STAGE_NAMES.get(stage, stage), [record for record in garbage.records if record.stage == stage])
         CONSOLE.print(f"  {len(garbage.set_aside)} broken records, {len(garbage.unfinished)} unfinished files")
         if not self.dry_run:
             garbage.delete()
@@ -152,7 +153,7 @@ def _print_store(store: FeatureStore, frames: Sequence[Frame]) -> None:
     state, (groups, others) = health(store), group_records(store, frames)
     CONSOLE.print(f"{store.root}, {len(frames)} photos in the data set", markup=False, soft_wrap=True)
     for (stage, segmenter, encoder), records in groups.items():
-        _line(f"{STAGE_NAMES[stage]}  {f'{encoder}  of  ' if encoder else ''}{segmenter}", records)
+        _line(f"{STAGE_NAMES.get(stage, stage)}  {'  of  '.join(filter(None, (encoder, segmenter)))}", records)
     _line("of other data sets, or of photos that have changed since", others)
     CONSOLE.print(f"  {len(state.set_aside)} broken records set aside, {len(state.unfinished)} unfinished files")
 
