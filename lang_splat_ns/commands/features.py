@@ -22,6 +22,9 @@ STAGE_NAMES = {"labels": "label maps"}
 class Build:
     """Compute what is missing. Safe to interrupt: run it again, and it goes on where it stopped."""
 
+    method: str | None = None
+    """Compute what this method of nerfstudio trains towards, for example lerf, whose photos have pyramids of tiles in
+    place of masks; by default the masks and embeddings that langsplat and langsplat-lift share."""
     segmenter: str | None = None
     """What cuts photos into masks; by default sam on CUDA and mobile-sam on a CPU, as in training."""
     encoder: str = "open_clip"
@@ -42,14 +45,25 @@ class Build:
 
     def run(self, data: Path, cache_dir: Path | None) -> None:
         """Build or estimate."""
-        from lang_splat_ns.plugin.features import build, dry_run
+        from lang_splat_ns.plugin.features import build, build_for_method, dry_run
         from lang_splat_ns.plugin.frame_features import PerceptionSpec
 
         spec = PerceptionSpec(self.encoder, self.segmenter, self.points_per_side, cache_dir, self.crops)
-        if self.dry_run:
+        if self.method is not None:
+            self._check_plain()
+            build_for_method(data, self.method, spec)
+        elif self.dry_run:
             dry_run(data, spec, self.frames)
         else:
             build(data, spec, self.frames, self.engine, self.workers)
+
+    def _check_plain(self) -> None:
+        from lang_splat_ns.errors import UserError
+
+        if self.dry_run or self.engine != "local" or self.frames != "train":
+            raise UserError(
+                "--method computes the training photos in this process: leave --dry-run, --engine and --frames out."
+            )
 
 
 @dataclass
