@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lerf_runs import lerf_config, lerf_splat_config
 from plyfile import PlyData
-from runs import train
 from safetensors import safe_open
 
 from lang_splat_ns.cli import main
@@ -18,24 +16,18 @@ from lang_splat_ns.language.field import Query
 from lang_splat_ns.plugin.runs import open_run
 
 
-@pytest.fixture(scope="module")
-def folder(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished lerf-splat run. Read it, do not train in it."""
-    return train(lerf_splat_config(tiny_scene, tmp_path_factory.mktemp("exported")))
-
-
 def export(run: Path, out: Path, *options: str) -> None:
     main(["export", "--load-config", str(run / "config.yml"), "--out", str(out), *options])
 
 
-def test_gaussians_boxes_and_features(folder: Path, tmp_path: Path) -> None:
-    model = open_run(folder / "config.yml").pipeline.model
+def test_gaussians_boxes_and_features(lerf_splat: Path, tmp_path: Path) -> None:
+    model = open_run(lerf_splat / "config.yml").pipeline.model
     field = model.language_field()
     # Half of all Gaussians, whatever a run of so few steps has learned.
     threshold = float(field.select(Query(("sky blue",))).smoothed[0].median())
     options = ("--text", "sky blue", "--threshold", f"{threshold:.9f}")
-    export(folder, tmp_path / "blue.ply", *options, "--features", "--ply-frame", "nerfstudio")
-    export(folder, tmp_path / "rest.ply", *options, "--remove")
+    export(lerf_splat, tmp_path / "blue.ply", *options, "--features", "--ply-frame", "nerfstudio")
+    export(lerf_splat, tmp_path / "rest.ply", *options, "--remove")
     vertex = PlyData.read(str(tmp_path / "blue.ply"))["vertex"]
     means = np.stack([vertex[axis] for axis in "xyz"], axis=1)
     rest = len(PlyData.read(str(tmp_path / "rest.ply"))["vertex"])
@@ -54,20 +46,18 @@ def test_gaussians_boxes_and_features(folder: Path, tmp_path: Path) -> None:
     assert torch.cosine_similarity(rows, expected).mean() > 0.9, "compressed, and still the field's own vectors"
 
 
-def test_every_object_of_a_vocabulary(folder: Path, tmp_path: Path) -> None:
+def test_every_object_of_a_vocabulary(lerf_splat: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("red\nsky blue\nteal\n")
-    export(folder, tmp_path / "all", "--all-objects", "--vocabulary", str(tmp_path / "words.txt"))
+    export(lerf_splat, tmp_path / "all", "--all-objects", "--vocabulary", str(tmp_path / "words.txt"))
     objects = json.loads((tmp_path / "all" / "objects.json").read_text())["objects"]
     assert {one["prompt"] for one in objects} <= {"red", "sky blue", "teal"}
     assert all((tmp_path / "all" / one["file"]).is_file() for one in objects)
 
 
 def test_nerfacto_has_no_gaussians_to_export(
-    tiny_scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lerf_lite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train(lerf_config(tiny_scene, tmp_path / "run", steps=2))
-    capsys.readouterr()
     with pytest.raises(SystemExit):
-        export(run, tmp_path / "red.ply", "--text", "red")
+        export(lerf_lite, tmp_path / "red.ply", "--text", "red")
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert "Gaussians" in line and not (tmp_path / "red.ply").exists()
