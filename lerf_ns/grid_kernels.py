@@ -9,6 +9,9 @@ import numpy as np
 
 from lang_splat_ns.splatting.cpu_threads import ONLY_PRANGE
 
+# `read` and `spread` both write the loop over a cell's corners out. A function of the corner's number that both call
+# takes a tenth longer, since the products of the first two axes are then made for every corner.
+
 _PLACES = 2048
 _Y, _Z = np.uint32(2_654_435_761), np.uint32(805_459_861)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.encoders import Encoder
 from lang_splat_ns.perception.extract import Frame, Progress, announced
-from lang_splat_ns.perception.feature_store import FeatureStore, make_key
+from lang_splat_ns.perception.feature_store import FeatureStore, described_parts, make_key
 from lerf_ns.dino import DinoExtractor
 from lerf_ns.pyramid import PhotoPyramid, embed_pyramid
 from lerf_ns.tiles import PyramidPlan
@@ -28,20 +27,19 @@ class Stage:
     Attributes:
         name: the stage's folder in the store.
         title: what people read while it runs.
-        parameters: everything beside the photo that decides the result; a part of the key.
-        meta: a description for people who look into the cache.
+        meta: everything beside the photo that decides the result, by name: a part of the key, and kept in the record
+            for whoever looks into the cache.
         compute: from the photo, RGB uint8 [H, W, 3], to the arrays that are kept.
     """
 
     name: str
     title: str
-    parameters: tuple[str, ...]
     meta: Mapping[str, Any]
     compute: Callable[[npt.NDArray[np.uint8]], Arrays]
 
     def key(self, frame: Frame) -> str:
         """Key of a photo's record: its content and all parameters, never its name or folder."""
-        return make_key(self.name, frame.content_key, *self.parameters)
+        return make_key(self.name, frame.content_key, *described_parts(self.meta))
 
     def fill(self, frames: Sequence[Frame], store: FeatureStore, progress: Progress = announced) -> None:
         """Compute what the store lacks; it may be interrupted anywhere, and run by several processes at once.
@@ -77,9 +75,8 @@ def pyramid_stage(encoder: Encoder, plan: PyramidPlan) -> Stage:
         vectors = embed_pyramid(image, encoder, plan)
         return {"size": np.array(image.shape[:2])} | {str(level): rows for level, rows in enumerate(vectors)}
 
-    parameters = (encoder.encoder_id, json.dumps(plan.to_json(), sort_keys=True))
     meta = {"encoder": encoder.encoder_id, "tiles": plan.to_json()}
-    return Stage("pyramid", "Embedding tiles", parameters, meta, compute)
+    return Stage("pyramid", "Embedding tiles", meta, compute)
 
 
 def as_pyramid(arrays: Arrays) -> PhotoPyramid:
@@ -94,4 +91,4 @@ def dino_stage(extractor: DinoExtractor) -> Stage:
     def compute(image: npt.NDArray[np.uint8]) -> Arrays:
         return {"features": extractor(image).astype(np.float16)}
 
-    return Stage("dino", "DINO features", (extractor.dino_id,), {"encoder": extractor.dino_id}, compute)
+    return Stage("dino", "DINO features", {"encoder": extractor.dino_id}, compute)

@@ -74,3 +74,21 @@ def lifted(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     # Things must have taken shape, or no view tells them from what is behind.
     return train(lift_config(tiny_scene, tmp_path_factory.mktemp("lifted"), geometry=240))
+
+
+@pytest.fixture(scope="session")
+def lerf_lite(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished lerf-lite run on it. Read it, do not train in it."""
+    from lerf_runs import lerf_config
+    from runs import train
+
+    return train(lerf_config(tiny_scene, tmp_path_factory.mktemp("lerf_lite"), steps=40))
+
+
+@pytest.fixture(scope="session")
+def lerf_splat(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished lerf-splat run on it. Read it, do not train in it."""
+    from lerf_runs import lerf_splat_config
+    from runs import train
+
+    return train(lerf_splat_config(tiny_scene, tmp_path_factory.mktemp("lerf_splat")))

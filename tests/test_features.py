@@ -111,6 +111,13 @@ def test_gc_of_a_cache_of_its_own(scene: Path, capsys: pytest.CaptureFixture[str
     assert records(scene / ".lang_splat_cache") == kept
 
 
+def test_a_methods_own_build_is_the_plain_one(scene: Path, tmp_path: Path) -> None:
+    features("--data", scene, "--cache-dir", tmp_path / "plain", *NETWORKS)
+    features("--data", scene, "--cache-dir", tmp_path / "method", "--method", "langsplat", *NETWORKS)
+    assert len(records(tmp_path / "plain")) == 18
+    assert records(tmp_path / "method") == records(tmp_path / "plain")
+
+
 def test_gc_of_a_shared_cache(scene: Path, tmp_path: Path) -> None:
     other, shared = tmp_path / "other", tmp_path / "shared"
     shutil.copytree(scene, other)

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 import torch
 from interruptions import interrupted_at, visits_of
-from lerf_runs import lerf_config, lerf_splat_config
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from processes import viewer
-from runs import train
 from viewer_client import ViewerClient
 
 from lang_splat_ns.language.field import Query, ReadsFeatures
@@ -21,15 +19,13 @@ from lang_splat_ns.plugin.viewer.picking import camera_at, pick
 from lang_splat_ns.plugin.viewer.renders import viewer_outputs
 from lang_splat_ns.plugin.viewer.session import MODES, Session
 
-METHODS = ("lerf-lite", "lerf-splat")
 QUERY = Query(("red", "sky blue"))
 
 
-@pytest.fixture(scope="module", params=METHODS)
-def folder(request: pytest.FixtureRequest, tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished run. Read it, do not train in it."""
-    make = lerf_splat_config if request.param == "lerf-splat" else lerf_config
-    return train(make(tiny_scene, tmp_path_factory.mktemp("viewed")))
+@pytest.fixture(scope="module", params=["lerf_lite", "lerf_splat"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    """Folder of a finished run of each kind. Read it, do not train in it."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from perception_fakes import LEVELS, Stripes
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.colour_words import ColourWordsEncoder
 from lang_splat_ns.perception.extract import Frame, extract, missing
-from lang_splat_ns.perception.feature_store import FeatureStore
+from lang_splat_ns.perception.feature_store import FeatureStore, described_parts, make_key
 from lang_splat_ns.perception.store_care import find_garbage, group_records, health, inventory, verify
 
 
@@ -189,3 +189,27 @@ def test_label_maps_made_anew_make_old_embeddings_garbage(tmp_path: Path, frames
     assert [record.stage for record in garbage.records] == ["embeddings"] * 3
     garbage.delete()
     assert missing(frames, Stripes.segmenter_id, WORDS, store) == ([], [])
+
+
+def test_a_methods_own_stage_is_looked_after(store: FeatureStore, frames: list[Frame]) -> None:
+    def save(frame: Frame, encoder: str, sizes: list[float]) -> Path:
+        made_with = {"encoder": encoder, "tiles": {"sizes": sizes}}
+        key = make_key("pyramid", frame.content_key, *described_parts(made_with))
+        store.save("pyramid", key, {"rows": np.zeros(3)}, made_with)
+        return store.path("pyramid", key)
+
+    mine = [save(frame, WORDS, [0.1, 0.2]) for frame in frames]
+    save(frames[0], "other-words/1", [0.1, 0.2])
+    save(make_frames(1, first=10)[0], WORDS, [0.1, 0.2])
+    groups, others = group_records(store, frames)
+    assert len(groups["pyramid", "", WORDS]) == 3 and len(groups["pyramid", "", "other-words/1"]) == 1
+    assert [record.stage for record in others].count("pyramid") == 1
+    assert health(store).stages["pyramid"][0] == 5
+    # Words that name a segmenter, or another stage's encoder alone, keep a stage as it is.
+    assert not [one for one in find_garbage(store, frames, ["wide"]).records if one.stage == "pyramid"]
+    gone = find_garbage(store, frames, ["other-words"], other_photos=True).records
+    assert {record.path for record in gone if record.stage == "pyramid"} >= set(mine)
+    mine[0].write_bytes(mine[0].read_bytes()[:-9])
+    assert verify(store) == (27, [mine[0]])
+    garbage = find_garbage(store, frames)
+    assert not garbage.records and len(garbage.set_aside) == 1

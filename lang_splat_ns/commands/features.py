@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     from lang_splat_ns.perception.feature_store import FeatureStore
     from lang_splat_ns.perception.store_care import StoredRecord
 
-STAGE_NAMES = {"labels": "label maps", "embeddings": "embeddings"}
+STAGE_NAMES = {"labels": "label maps"}
+"""What people call a stage, where it is not the stage's own name."""
 
 
 @dataclass
 class Build:
     """Compute what is missing. Safe to interrupt: run it again, and it goes on where it stopped."""
 
+    method: str | None = None
+    """Compute what this method of nerfstudio trains towards, for example lerf, whose photos have pyramids of tiles in
+    place of masks; by default the masks and embeddings that langsplat and langsplat-lift share."""
     segmenter: str | None = None
     """What cuts photos into masks; by default sam on CUDA and mobile-sam on a CPU, as in training."""
     encoder: str = "open_clip"
@@ -41,14 +45,25 @@ class Build:
 
     def run(self, data: Path, cache_dir: Path | None) -> None:
         """Build or estimate."""
-        from lang_splat_ns.plugin.features import build, dry_run
+        from lang_splat_ns.plugin.features import build, build_for_method, dry_run
         from lang_splat_ns.plugin.frame_features import PerceptionSpec
 
         spec = PerceptionSpec(self.encoder, self.segmenter, self.points_per_side, cache_dir, self.crops)
-        if self.dry_run:
+        if self.method is not None:
+            self._check_plain()
+            build_for_method(data, self.method, spec)
+        elif self.dry_run:
             dry_run(data, spec, self.frames)
         else:
             build(data, spec, self.frames, self.engine, self.workers)
+
+    def _check_plain(self) -> None:
+        from lang_splat_ns.errors import UserError
+
+        if self.dry_run or self.engine != "local" or self.frames != "train":
+            raise UserError(
+                "--method computes the training photos in this process: leave --dry-run, --engine and --frames out."
+            )
 
 
 @dataclass
@@ -94,7 +109,7 @@ class Gc:
 
     keep: tuple[str, ...] = ()
     """Segmenters and encoders whose records stay, by the beginnings of the names that ls prints; the other ones'
-    records go. Naming no segmenter keeps all segmenters, and likewise for encoders."""
+    records go. Naming no segmenter keeps all segmenters, and likewise for the encoders of each kind of record."""
     other_photos: Literal["auto", "keep", "delete"] = "auto"
     """Records of photos that are not in the data set, or not any more. By default they go if the cache lies in the data
     folder, and stay if it lies elsewhere, since another data set may use it too."""
@@ -117,8 +132,8 @@ class Gc:
         own = self.other_photos == "auto" and store.root == cache_inside(data)
         garbage = find_garbage(store, frames, self.keep, own or self.other_photos == "delete")
         size = decimal(garbage.size)
-        for stage, name in STAGE_NAMES.items():
-            _line(name, [record for record in garbage.records if record.stage == stage])
+        for stage in dict.fromkeys(["labels", "embeddings", *(record.stage for record in garbage.records)]):
+            _line(STAGE_NAMES.get(stage, stage), [record for record in garbage.records if record.stage == stage])
         CONSOLE.print(f"  {len(garbage.set_aside)} broken records, {len(garbage.unfinished)} unfinished files")
         if not self.dry_run:
             garbage.delete()
@@ -152,7 +167,7 @@ def _print_store(store: FeatureStore, frames: Sequence[Frame]) -> None:
     state, (groups, others) = health(store), group_records(store, frames)
     CONSOLE.print(f"{store.root}, {len(frames)} photos in the data set", markup=False, soft_wrap=True)
     for (stage, segmenter, encoder), records in groups.items():
-        _line(f"{STAGE_NAMES[stage]}  {f'{encoder}  of  ' if encoder else ''}{segmenter}", records)
+        _line(f"{STAGE_NAMES.get(stage, stage)}  {'  of  '.join(filter(None, (encoder, segmenter)))}", records)
     _line("of other data sets, or of photos that have changed since", others)
     CONSOLE.print(f"  {len(state.set_aside)} broken records set aside, {len(state.unfinished)} unfinished files")
 

@@ -23,6 +23,8 @@ SCHEMA_VERSION = 1
 
 CACHE_VARIABLE = "LANG_SPLAT_CACHE"
 FOLDER_NAME = ".lang_splat_cache"
+_PLACE = ("schema", "stage", "key")
+"""What `FeatureStore.save` adds to a description: where the record lies."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -32,6 +34,16 @@ def make_key(*parts: str) -> str:
     The parts are encoded as a JSON list, so that ("ab", "c") and ("a", "bc") differ.
     """
     return hashlib.sha256(json.dumps([SCHEMA_VERSION, *parts]).encode("utf-8")).hexdigest()
+
+
+def described_parts(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a record was made with beside its photo, as its own description tells it, in the order of the names.
+
+    A stage that no room here knows keys its records by `make_key(stage, photo, *described_parts(meta))`, so that
+    whoever looks after the store can tell which photo a record belongs to. Texts count as they stand, all else as JSON.
+    """
+    named = sorted((name, value) for name, value in meta.items() if name not in _PLACE)
+    return tuple(value if isinstance(value, str) else json.dumps(value, sort_keys=True) for _, value in named)
 
 
 def content_key(path: Path, spec: Mapping[str, Any]) -> str:
@@ -184,8 +196,8 @@ class FeatureStore:
         """Store a record; an older one under the same key is replaced.
 
         Args:
-            stage: "labels" or "embeddings"; the name of a folder.
-            key: see `make_key`.
+            stage: "labels", "embeddings", or a method's own in small letters; the name of a folder.
+            key: see `make_key`, and `described_parts` for a method's own stage.
             arrays: name -> array, no object arrays.
             meta: a description for people who look into the cache; JSON values.
 

@@ -11,17 +11,19 @@ from pathlib import Path
 from lang_splat_ns.console import track
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.extract import EMBEDDINGS, LABELS, Frame, record_keys
-from lang_splat_ns.perception.feature_store import FeatureStore, check_identity
+from lang_splat_ns.perception.feature_store import FeatureStore, check_identity, described_parts, make_key
 from lang_splat_ns.perception.record import BrokenRecordError, check, read_meta
 
-STAGES = (LABELS, EMBEDDINGS)
+SHARED_STAGES = (LABELS, EMBEDDINGS)
+"""Stages of every method but LERF's; all others are a method's own, and their records tell what they were made with."""
 YOUNG_SECONDS = 3600.0
 """An unfinished file that is younger may be what another process is writing at this moment."""
 
 # Only files with names that the suite itself gives are ever looked at or deleted.
 _RECORD = re.compile(r"[0-9a-f]{64}\.npz")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{40}\..+\.tmp")
-_SET_ASIDE = re.compile(r"(labels|embeddings)-[0-9a-f]{64}-\d+\.npz")
+_STAGE = re.compile(r"[a-z][a-z0-9_]*")
+_SET_ASIDE = re.compile(_STAGE.pattern + r"-[0-9a-f]{64}-\d+\.npz")
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class StoredRecord:
         stage, key: where it belongs.
         path: its file.
         size: bytes on disk.
-        segmenter: id of the segmenter.
+        segmenter: id of the segmenter; empty where there is none.
         encoder: id of the encoder; empty for label maps.
+        parts: see `described_parts`.
     """
 
     stage: str
@@ -42,6 +45,7 @@ class StoredRecord:
     size: int
     segmenter: str
     encoder: str
+    parts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Garbage:
 
 def health(store: FeatureStore) -> StoreHealth:
     """Count records and leftovers; no record is opened."""
-    sizes = {stage: [_size(path) for path in _record_paths(store, stage)] for stage in STAGES}
+    sizes = {stage: [_size(path) for path in _record_paths(store, stage)] for stage in _stages(store)}
     return StoreHealth(
         writable=store.is_writable(),
         stages={stage: (len(found), sum(found)) for stage, found in sizes.items() if found},
@@ -116,7 +120,9 @@ def health(store: FeatureStore) -> StoreHealth:
 
 def inventory(store: FeatureStore) -> list[StoredRecord]:
     """All records of a store whose description can be read; broken ones are for `verify`."""
-    return [record for stage in STAGES for path in _record_paths(store, stage) for record in _described(path, stage)]
+    return [
+        record for stage in _stages(store) for path in _record_paths(store, stage) for record in _described(path, stage)
+    ]
 
 
 def group_records(
@@ -124,8 +130,7 @@ def group_records(
 ) -> tuple[dict[tuple[str, str, str], list[StoredRecord]], list[StoredRecord]]:
     """Records of these photos by (stage, segmenter, encoder), and the records of all other photos."""
     records = inventory(store)
-    encoders = {record.encoder for record in records} - {""}
-    known = record_keys(frames, {record.segmenter for record in records}, encoders, store)
+    known = _known(records, frames, store)
     groups: dict[tuple[str, str, str], list[StoredRecord]] = {}
     others: list[StoredRecord] = []
     for record in records:
@@ -140,7 +145,7 @@ def verify(store: FeatureStore) -> tuple[int, list[Path]]:
     Returns:
         Number of records, and the files that were broken.
     """
-    paths = [(stage, path) for stage in STAGES for path in _record_paths(store, stage)]
+    paths = [(stage, path) for stage in _stages(store) for path in _record_paths(store, stage)]
     broken: list[Path] = []
     for stage, path in track(paths, "Verifying", unit="records"):
         try:
@@ -168,7 +173,8 @@ def find_garbage(
     Args:
         store: where to look.
         frames: all photos whose records are wanted.
-        keep: beginnings of segmenters' and encoders' ids. Naming none of a kind keeps all of that kind.
+        keep: beginnings of segmenters' and encoders' ids. Naming none of a kind keeps all of that kind,
+            where each stage's encoders are a kind of their own.
         other_photos: whether records of other photos may go. In a store that several data sets share they may be
             theirs, so say yes only if `frames` has the photos of all.
 
@@ -176,16 +182,17 @@ def find_garbage(
         UserError: a word of `keep` fits nothing in the store, most likely a slip that would cost hours.
     """
     records = inventory(store)
-    segmenters = {record.segmenter for record in records}
-    encoders = {record.encoder for record in records} - {""}
-    _check_words(keep, segmenters | encoders)
-    known = record_keys(frames, segmenters, encoders, store)
-    kept_segmenters, kept_encoders = _kept(segmenters, keep), _kept(encoders, keep) | {""}
+    segmenters = {record.segmenter for record in records} - {""}
+    encoders = {stage: {one.encoder for one in records if one.stage == stage} - {""} for stage in _stages(store)}
+    _check_words(keep, segmenters.union(*encoders.values()))
+    known = _known(records, frames, store)
+    kept_segmenters = _kept(segmenters, keep) | {""}
+    kept_encoders = {stage: _kept(ids, keep) | {""} for stage, ids in encoders.items()}
 
     def may_go(record: StoredRecord) -> bool:
         if (record.stage, record.key) not in known:
             return other_photos
-        return record.segmenter not in kept_segmenters or record.encoder not in kept_encoders
+        return record.segmenter not in kept_segmenters or record.encoder not in kept_encoders[record.stage]
 
     now, state = time.time(), health(store)
     return Garbage(
@@ -193,6 +200,15 @@ def find_garbage(
         set_aside=state.set_aside,
         unfinished=tuple(path for path in state.unfinished if now - _modified(path) > YOUNG_SECONDS),
     )
+
+
+def _known(records: Sequence[StoredRecord], frames: Sequence[Frame], store: FeatureStore) -> set[tuple[str, str]]:
+    """(stage, key) of all that these photos can have, made with what the records were made with."""
+    shared = [record for record in records if record.stage in SHARED_STAGES]
+    segmenters, encoders = {record.segmenter for record in shared}, {record.encoder for record in shared} - {""}
+    own = {(record.stage, record.parts) for record in records if record.stage not in SHARED_STAGES}
+    described = {(stage, make_key(stage, frame.content_key, *parts)) for stage, parts in own for frame in frames}
+    return record_keys(frames, segmenters, encoders, store) | described
 
 
 def _check_words(words: Sequence[str], ids: set[str]) -> None:
@@ -204,6 +220,12 @@ def _check_words(words: Sequence[str], ids: set[str]) -> None:
 
 def _kept(ids: set[str], words: Sequence[str]) -> set[str]:
     return {name for name in ids if any(name.startswith(word) for word in words)} or ids
+
+
+def _stages(store: FeatureStore) -> tuple[str, ...]:
+    """The stages that a store has, those that all methods share first."""
+    found = {path.name for path in store.versioned.glob("*/") if _STAGE.fullmatch(path.name)}
+    return (*(stage for stage in SHARED_STAGES if stage in found), *sorted(found.difference(SHARED_STAGES)))
 
 
 def _record_paths(store: FeatureStore, stage: str) -> tuple[Path, ...]:
@@ -221,9 +243,8 @@ def _described(path: Path, stage: str) -> Iterator[StoredRecord]:
         check_identity(meta, stage, path.stem)
     except (BrokenRecordError, OSError):
         return
-    yield StoredRecord(
-        stage, path.stem, path, _size(path), str(meta.get("segmenter", "")), str(meta.get("encoder", ""))
-    )
+    segmenter, encoder = (str(meta.get(name, "")) for name in ("segmenter", "encoder"))
+    yield StoredRecord(stage, path.stem, path, _size(path), segmenter, encoder, described_parts(meta))
 
 
 def _size(path: Path) -> int:

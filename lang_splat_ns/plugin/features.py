@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
+from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from rich.filesize import decimal
 
 from lang_splat_ns.console import CONSOLE, duration
+from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.estimate import Estimate, estimate
 from lang_splat_ns.perception.extract import Frame, extract, missing
 from lang_splat_ns.perception.feature_store import FeatureStore, open_store
@@ -78,6 +81,42 @@ def build(
     computed = [f"{len(lacking)} {name}" for lacking, name in zip(before, ("label maps", "embeddings"), strict=True)]
     seconds = time.perf_counter() - start
     CONSOLE.print(f"{len(frames)} photos are ready; {' and '.join(computed)} computed in {duration(seconds)}.")
+
+
+def build_for_method(data: Path, method: str, spec: PerceptionSpec) -> None:
+    """Compute what a method of nerfstudio trains towards, as its own data manager does when training starts.
+
+    Args:
+        data: see `data_set_frames`.
+        method: as `ns-train` knows it.
+        spec: networks and cache, as far as the method has them; None leaves a method's default.
+
+    Raises:
+        UserError: see `data_set_frames`; or the method is unknown, computes nothing ahead, or lacks what is asked for.
+    """
+    from nerfstudio.configs.method_configs import all_methods
+
+    data = data.expanduser().absolute()
+    check_nerfstudio_folder(data)
+    # Methods that nerfstudio knows by name alone, since they are not installed, have no pipeline.
+    managers = {name: getattr(getattr(one, "pipeline", None), "datamanager", None) for name, one in all_methods.items()}
+    able = sorted(name for name, manager in managers.items() if hasattr(manager, "encoder"))
+    if method not in able:
+        raise UserError(f"--method {method!r} computes no features ahead; take one of {', '.join(able)}.")
+    config: Any = copy.deepcopy(managers[method])
+    config.data = data
+    for item in fields(spec):
+        value = getattr(spec, item.name)
+        if value is not None and not hasattr(config, item.name):
+            raise UserError(f"{method} has no {item.name.replace('_', '-')}: leave that option out.")
+        if value is not None:
+            setattr(config, item.name, value)
+    start = time.perf_counter()
+    source = config.setup(device=best_device(), test_mode="val", world_size=1, local_rank=0).features
+    CONSOLE.print(f"{len(source.frames)} photos, cache {source.store.root}", markup=False, soft_wrap=True)
+    source.prepare()
+    seconds = duration(time.perf_counter() - start)
+    CONSOLE.print(f"{len(source.frames)} photos are ready for {method}, after {seconds}.")
 
 
 def dry_run(data: Path, spec: PerceptionSpec, which: Which = "train") -> Estimate:
