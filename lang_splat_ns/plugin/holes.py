@@ -229,7 +229,7 @@ def points_at(
     x = (columns + 0.5 - matrix[0, 2]) / matrix[0, 0] * depth
     y = (rows + 0.5 - matrix[1, 2]) / matrix[1, 1] * depth
     view = opencv_view(camera.camera_to_worlds[0].double()).cpu().numpy()
-    return np.append(normal, -normal @ middle)
+    return np.asarray((np.stack([x, y, depth], axis=1) - view[:3, 3]) @ view[:3, :3], dtype=np.float64)
 
 
 def _looks_through(places: Tensor, camera: Cameras, far: Tensor) -> Tensor:
