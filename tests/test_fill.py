@@ -116,7 +116,7 @@ class Green:
         assert device == "cpu"
 
     def inpaint(self, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-        return np.where(hole[..., None], np.uint8([0, 255, 0]), image)
+        return np.where(hole[..., None], np.array([0, 255, 0], np.uint8), image)
 
 
 def test_inpainters_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,8 @@ _MARGIN = 32
 """Pixels around a hole that the inpainter sees, at least."""
 _ON = 0.02
 """Share of its depth by which a pixel may be off the surface and still give it colour."""
+_CONTACT = 6
+"""Pixels beside what is off the surface that give it no colour either."""
 _WIDTH = 0.7
 """Standard deviation of a painted Gaussian, in pixels of its view."""
 _FLAT = 0.1
@@ -105,6 +107,8 @@ def _colours(picture: Picture, surface: Surface, hole: NDArray[np.bool_], inpain
     depth = surface.depth(*hole.shape)
     # What stands in front, and what is behind the surface's edge, must not bleed into it; nor must what is half empty.
     other = np.abs(depth - picture.far().cpu().numpy()) > _ON * depth
+    # Where another thing touches the surface, its depth says nothing.
+    other = cv2.dilate(other.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=_CONTACT) > 0
     rim = cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2) > 0
     rgb = (picture.rgb.clamp(0, 1) * 255).round().byte().cpu().numpy()
     painted = inpainter.inpaint(np.ascontiguousarray(rgb[window]), (rim | other)[window])

@@ -33,9 +33,11 @@ _RIM = 2
 """Pixels around a jump that are part of the hole."""
 _THROUGH = 0.05
 """Share of its depth by which a photo must see farther than a place to have looked through it."""
-_TOUCH = 0.1
+_TOUCH = 0.15
 """Share of the object's size that it may be off a plane, to either side, and still stand on it."""
-_LEAST_RING = 0.15
+_NEAR = 0.3
+"""Share of the object's size within which a place counts as around it."""
+_LEAST_RING = 0.4
 """Share of what is around an object, in all views, that must be on the plane."""
 _PLACES = 4000
 """Places around an object that planes are fitted to."""
@@ -129,16 +131,22 @@ def support_of(
         pictures: the views without it.
         cameras: of these views.
     """
+    from scipy.spatial import KDTree
+
     found = [_places_around(*view) for view in zip(silhouettes, pictures, cameras, strict=True)]
     around, depths = np.concatenate([places for places, _ in found]), np.concatenate([depth for _, depth in found])
     thing = alone.means[torch.sigmoid(alone.opacities[:, 0]) > 0.5].double().cpu().numpy()
     if len(around) < 3 or len(thing) == 0:
         return None
+    size = float(np.linalg.norm(np.percentile(thing, 98, axis=0) - np.percentile(thing, 2, axis=0)))
+    near = KDTree(thing).query(around, distance_upper_bound=_NEAR * size)[0] < np.inf
+    around, depths = around[near], depths[near]
+    if len(around) < 3:
+        return None
     random = np.random.default_rng(0)
     some = random.choice(len(around), min(_PLACES, len(around)), replace=False)
     around, even = around[some], _EVEN * depths[some]
     eyes = torch.cat([camera.camera_to_worlds[0, :, 3][None] for camera in cameras]).double().cpu().numpy()
-    size = float(np.linalg.norm(np.percentile(thing, 98, axis=0) - np.percentile(thing, 2, axis=0)))
     best, plane = np.zeros(len(around), bool), None
     for three in random.integers(0, len(around), (_TRIES, 3)):
         tried = _plane_through(around[three], eyes)
@@ -210,7 +218,7 @@ def hole_of(
     through = sum((_looks_through(places, *photo).int() for photo in photos), torch.zeros(len(places)).to(left.depth))
     # One photo may be wrong, since depth is blended along outlines.
     hole[hole] = (through < min(2, len(photos))).cpu().numpy()
-    return hole
+    return np.asarray(hole, dtype=bool)
 
 
 def points_at(
@@ -220,8 +228,8 @@ def points_at(
     matrix = camera.get_intrinsics_matrices()[0].double().cpu().numpy()
     x = (columns + 0.5 - matrix[0, 2]) / matrix[0, 0] * depth
     y = (rows + 0.5 - matrix[1, 2]) / matrix[1, 1] * depth
-    view = np.asarray(opencv_view(camera.camera_to_worlds[0].double()).cpu(), np.float64)
-    return (np.stack([x, y, depth], axis=1) - view[:3, 3]) @ view[:3, :3]
+    view = opencv_view(camera.camera_to_worlds[0].double()).cpu().numpy()
+    return np.asarray((np.stack([x, y, depth], axis=1) - view[:3, 3]) @ view[:3, :3], dtype=np.float64)
 
 
 def _looks_through(places: Tensor, camera: Cameras, far: Tensor) -> Tensor:
