@@ -13,9 +13,10 @@ from torch import Tensor
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception import encoders, hub, rerankers, segmenters
 from lang_splat_ns.perception import weights as weight_files
+from lang_splat_ns.perception.hub_checkpoints import VGGT_CHECKPOINTS
 from lang_splat_ns.scenes.vggt import VGGT, VGGTConfig
 from lang_splat_ns.scenes.vggt import weights as vggt_weights
-from lang_splat_ns.scenes.vggt.weights import CHECKPOINTS, load_vggt
+from lang_splat_ns.scenes.vggt.weights import load_vggt
 
 TINY = VGGTConfig.tiny("conv", track=True)
 
@@ -144,7 +145,7 @@ def test_by_name_from_the_hub(
 
 @pytest.mark.usefixtures("no_other_networks")
 def test_names_are_listed_with_their_licences() -> None:
-    assert CHECKPOINTS.keys() <= weight_files.hub_models().keys()
+    assert VGGT_CHECKPOINTS.keys() <= weight_files.hub_models().keys()
     rows = {row["name"]: row for row in weight_files.ls()}
     assert rows["vggt"]["licence"] == "CC-BY-NC-4.0" and rows["vggt"]["url"] == "facebook/VGGT-1B"
     assert rows["vggt-commercial"]["url"] == "facebook/VGGT-1B-Commercial"

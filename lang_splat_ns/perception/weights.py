@@ -156,13 +156,13 @@ def hub_models() -> dict[str, Any]:
     It has `fetch(variant)`, which downloads, `cached(variant)`, which only looks, `address` and `licence`.
     """
     from lang_splat_ns.perception.encoders import ENCODERS
+    from lang_splat_ns.perception.hub_checkpoints import VGGT_CHECKPOINTS
     from lang_splat_ns.perception.rerankers import RERANKERS
     from lang_splat_ns.perception.segmenters import SEGMENTERS
-    from lang_splat_ns.scenes.vggt.weights import CHECKPOINTS
 
     registries = (SEGMENTERS, ENCODERS, RERANKERS)
     classes = {name: registry.load(name) for registry in registries for name in registry.builtin}
-    return {name: found for name, found in classes.items() if hasattr(found, "fetch")} | CHECKPOINTS
+    return {name: found for name, found in classes.items() if hasattr(found, "fetch")} | VGGT_CHECKPOINTS
 
 
 def ls() -> list[dict[str, str | int | None]]:

@@ -59,9 +59,10 @@ def default_backend(weights: str) -> tuple[Backend, str]:
 
     if not torch.cuda.is_available():
         return "colmap", "there is no CUDA for VGGT"
-    from lang_splat_ns.scenes.vggt.weights import CHECKPOINTS
+    from lang_splat_ns.perception.hub_checkpoints import VGGT_CHECKPOINTS
 
-    here = CHECKPOINTS[weights].cached() is not None if weights in CHECKPOINTS else Path(weights).is_file()
+    known = VGGT_CHECKPOINTS.get(weights)
+    here = known.cached() is not None if known is not None else Path(weights).is_file()
     return ("vggt", "CUDA and its weights are here") if here else ("colmap", "the weights of VGGT are not here")
 
 

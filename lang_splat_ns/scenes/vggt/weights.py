@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,66 +16,11 @@ from torch import Tensor, nn
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception import hub
+from lang_splat_ns.perception.hub_checkpoints import VGGT_CHECKPOINTS, WITHOUT
 from lang_splat_ns.scenes.vggt.config import VGGTConfig
 from lang_splat_ns.scenes.vggt.model import VGGT, half_type
 
-WITHOUT = "find the cameras with COLMAP (`lang-splat poses --backend colmap`), which needs no weights"
 _NAMED = 4
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A published checkpoint.
-
-    Attributes:
-        name: what `lang-splat weights fetch` and `load_vggt` call it.
-        address: its repository on the model hub.
-        files: names that its file may have there; the first that is there is taken.
-        licence: of the weights, in a few words.
-        note: what the licence means, for people.
-    """
-
-    name: str
-    address: str
-    files: tuple[str, ...]
-    licence: str
-    note: str
-
-    def fetch(self, variant: str | None = None) -> Path:
-        """The checkpoint's file, from the hub's cache or by download; `variant` is another repository of such a one.
-
-        Raises:
-            UserError: it is not cached and cannot be downloaded.
-        """
-        name = self.name if variant is None else f"{self.name}:{variant}"
-        found = self.cached(variant)
-        return found or hub.download_file(variant or self.address, self.files, name, WITHOUT)
-
-    def cached(self, variant: str | None = None) -> Path | None:
-        """The checkpoint's file if it is on this machine; no network is asked."""
-        return hub.cached_file(variant or self.address, self.files)
-
-
-CHECKPOINTS = {
-    entry.name: entry
-    for entry in (
-        Checkpoint(
-            "vggt",
-            "facebook/VGGT-1B",
-            ("model.safetensors", "model.pt"),
-            "CC-BY-NC-4.0",
-            "for non-commercial use only; vggt-commercial is for other uses",
-        ),
-        Checkpoint(
-            "vggt-commercial",
-            "facebook/VGGT-1B-Commercial",
-            ("model.safetensors", "vggt_1B_commercial.pt", "model.pt"),
-            "VGGT License",
-            "commercial use is allowed, military and some other uses are not; the hub asks for your agreement before "
-            "it lets you download",
-        ),
-    )
-}
 
 
 def load_vggt(source: str | Path, device: str | torch.device = "cpu", config: VGGTConfig | None = None) -> VGGT:
@@ -124,7 +68,7 @@ def checkpoint_file(source: str | Path) -> Path:
     Raises:
         UserError: it cannot be had.
     """
-    named = {key: entry for entry in CHECKPOINTS.values() for key in (entry.name, entry.address)}
+    named = {key: entry for entry in VGGT_CHECKPOINTS.values() for key in (entry.name, entry.address)}
     if isinstance(source, str) and source in named:
         entry = named[source]
         path = entry.fetch()
@@ -135,10 +79,10 @@ def checkpoint_file(source: str | Path) -> Path:
         return Path(source)
     if isinstance(source, str) and source.count("/") == 1 and not Path(source).suffix:
         _show_licence(_of_unknown(source))
-        return CHECKPOINTS["vggt"].fetch(source)
+        return VGGT_CHECKPOINTS["vggt"].fetch(source)
     raise UserError(
-        f"there is no checkpoint {source}; say {' or '.join(CHECKPOINTS)}, a repository on the hub as OWNER/NAME, or a "
-        f".safetensors or .pt file, or {WITHOUT}"
+        f"there is no checkpoint {source}; say {' or '.join(VGGT_CHECKPOINTS)}, a repository on the hub as "
+        f"OWNER/NAME, or a .safetensors or .pt file, or {WITHOUT}"
     )
 
 
@@ -194,7 +138,7 @@ def _some(names: list[str]) -> str:
 
 
 def _of_unknown(place: str) -> str:
-    kinds = "; ".join(f"{entry.address}: {entry.licence}, {entry.note}" for entry in CHECKPOINTS.values())
+    kinds = "; ".join(f"{entry.address}: {entry.licence}, {entry.note}" for entry in VGGT_CHECKPOINTS.values())
     return f"{place}: the licence is that of the checkpoint that it is ({kinds})"
 
 
