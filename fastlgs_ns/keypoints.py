@@ -53,13 +53,8 @@ def match_keypoints(one: Keypoints, other: Keypoints, ratio: float) -> NDArray[n
     """
     if not len(one.rows) or len(other.rows) < 2:
         return np.zeros((0, 2), np.int64)
-    # Descriptors have unit length, so that the largest products belong to the least distances.
-    products = one.descriptors @ other.descriptors.T
-    best = products.argmax(1)
-    rows = np.arange(len(best))
-    first = products[rows, best].copy()
-    products[rows, best] = -1.0
-    second = products.max(1)
-    # |a - b|^2 = 2 - 2 a.b
-    good = (1.0 - first) < ratio * ratio * (1.0 - second)
-    return np.stack([rows[good], best[good]], axis=1)
+    import cv2
+
+    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(one.descriptors, other.descriptors, k=2)
+    good = [(best.queryIdx, best.trainIdx) for best, second in pairs if best.distance < ratio * second.distance]
+    return np.array(good, np.int64).reshape(-1, 2)
