@@ -122,7 +122,7 @@ def _shares(source: FrameFeatureSource) -> list[np.ndarray]:
     """Share of its photo that each mask has, per level [M_l]."""
     shares: list[list[np.ndarray]] = [[] for _ in source.levels]
     for index in range(len(source.frames)):
-        maps = source._label_maps(index)
+        maps = source.label_maps(index)
         for level, labels in enumerate(maps.labels):
             sizes = np.bincount(labels[labels >= 0], minlength=maps.counts[level])
             shares[level].append(sizes / labels.size)

@@ -112,7 +112,7 @@ class FrameFeatureSource:
     def levels(self) -> tuple[str, ...]:
         """Names of the label levels, coarse to fine."""
         if self._levels is None:
-            self._levels = self._label_maps(0).levels
+            self._levels = self.label_maps(0).levels
         return self._levels
 
     def embeddings(self, index: int) -> tuple[Tensor, ...]:
@@ -125,7 +125,7 @@ class FrameFeatureSource:
         """Label maps of one photo at the given size: int32 [L, height, width], -1 where there is no mask."""
         key = (index, height, width)
         if key not in self._labels:
-            labels = resize_labels(torch.from_numpy(self._label_maps(index).labels), height, width)
+            labels = resize_labels(torch.from_numpy(self.label_maps(index).labels), height, width)
             # Most photos have few enough regions for half the memory.
             small = labels.numel() == 0 or int(labels.max()) <= torch.iinfo(torch.int16).max
             self._remember(key, labels.to(torch.int16) if small else labels)
@@ -138,7 +138,8 @@ class FrameFeatureSource:
             index, lambda frame: read_view_labels(frame, self.segmenter.segmenter_id, self.store, height, width)
         )
 
-    def _label_maps(self, index: int) -> LabelMaps:
+    def label_maps(self, index: int) -> LabelMaps:
+        """Label maps of one photo at its own size, as the segmenter made them."""
         return self._read(index, lambda frame: read_label_maps(frame, self.segmenter.segmenter_id, self.store))
 
     def _read(self, index: int, read: Callable[[Frame], T]) -> T:
