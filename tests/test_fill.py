@@ -14,7 +14,7 @@ from nerfstudio.cameras.cameras import Cameras
 from lang_splat_ns.cli import main
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.inpainters import make_inpainter
-from lang_splat_ns.plugin.fill import fill_hole, joined
+from lang_splat_ns.plugin.fill import fill_hole
 from lang_splat_ns.plugin.holes import Surface, hole_of, render
 from lang_splat_ns.splatting.gaussians import SH_C0, Gaussians
 
@@ -37,7 +37,7 @@ def scene() -> tuple[SimpleNamespace, Cameras, torch.Tensor]:
     behind = (grid.abs() < 0.45).all(1)
     wall = torch.cat([grid, torch.full((len(grid), 1), -4.0)], dim=1)[~behind]
     thing = torch.cat([grid, torch.full((len(grid), 1), -3.9)], dim=1)[behind]
-    gaussians = joined(squares(wall, (0.2, 0.3, 0.9), 0.07), squares(thing, (0.9, 0.1, 0.1), 0.07))
+    gaussians = squares(wall, (0.2, 0.3, 0.9), 0.07).joined(squares(thing, (0.9, 0.1, 0.1), 0.07))
     removed = torch.arange(len(gaussians.means)) >= len(wall)
     model = SimpleNamespace(
         gaussians=lambda: gaussians, config=SimpleNamespace(sh_degree=3, rasterize_mode="classic"), device="cpu"
@@ -53,12 +53,12 @@ def test_the_hole_is_filled_with_what_is_around_it() -> None:
     model, cameras, removed = scene()
     added = fill_hole(model, cameras, removed, make_inpainter()).added
     left = Gaussians(**{name: tensor[~removed] for name, tensor in model.gaussians().tensors().items()})
-    before, after = (render(model, part, cameras[:1]) for part in (left, joined(left, added)))
+    before, after = (render(model, part, cameras[:1]) for part in (left, left.joined(added)))
     assert float(before.alpha[24, 32]) < 0.1, "there was a hole"
     assert float(after.alpha[20:28, 28:36].min()) > 0.8
     assert torch.allclose(after.rgb[24, 32], torch.tensor([0.2, 0.3, 0.9]), atol=0.1)
     assert torch.allclose(added.means[:, 2], torch.tensor(-4.0), atol=0.1), "on the wall"
-    from_aside = render(model, joined(left, added), cameras[1:2])
+    from_aside = render(model, left.joined(added), cameras[1:2])
     assert float(from_aside.alpha[20:28, 24:32].min()) > 0.8
 
 
@@ -67,7 +67,7 @@ def table() -> tuple[SimpleNamespace, Cameras, torch.Tensor]:
     model, cameras, removed = scene()
     grid = torch.cartesian_prod(torch.arange(-40, 41), torch.arange(-40, 41)).float() * 0.2
     far = squares(torch.cat([grid, torch.full((len(grid), 1), -8.0)], dim=1), (0.1, 0.8, 0.2), 0.14).with_sh_degree(3)
-    full = joined(model.gaussians(), far)
+    full = model.gaussians().joined(far)
     model.gaussians = lambda: full
     beside = torch.tensor(
         [[[0.0, 0, -1, -6], [0, 1, 0, 0], [1, 0, 0, -6]], [[1.0, 0, 0, -1], [0, 1, 0, 0], [0, 0, 1, -5]]]
@@ -85,7 +85,7 @@ def test_what_shows_through_a_hole_does_not_count() -> None:
     before = render(model, left, cameras[:1])
     assert float(before.alpha[24, 32]) > 0.9, "nothing is empty"
     assert torch.allclose(before.rgb[24, 32], torch.tensor([0.1, 0.8, 0.2]), atol=0.1), "the far wall shows through"
-    after = render(model, joined(left.some(~filling.hidden[~removed]), filling.added), cameras[:1])
+    after = render(model, left.some(~filling.hidden[~removed]).joined(filling.added), cameras[:1])
     blue = torch.tensor([0.2, 0.3, 0.9]).expand(8, 8, 3)
     assert torch.allclose(after.rgb[20:28, 28:36], blue, atol=0.1)
     assert torch.allclose(after.depth[20:28, 28:36], torch.tensor(4.0), atol=0.1)

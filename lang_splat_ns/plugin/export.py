@@ -214,11 +214,8 @@ def export_selection(
     }
     written = scene.gaussians.some(which)
     if remove and fill is not None:
-        # Imported here, since only this needs it.
-        from lang_splat_ns.plugin.fill import joined
-
         filling = fill(united)
-        written = joined(written.some(~filling.hidden[which]), filling.added)
+        written = written.some(~filling.hidden[which]).joined(filling.added)
         content |= {
             "gaussians": len(written.means),
             "filled": len(filling.added.means),

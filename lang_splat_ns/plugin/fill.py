@@ -79,7 +79,7 @@ def fill_hole(model: Any, cameras: Cameras, removed: Tensor, inpainter: Inpainte
     surfaces = [Surface.seen(plane, camera) for camera in views]
 
     def look(index: int) -> tuple[Picture, NDArray[np.bool_]]:
-        picture = render(model, joined(left, added), views[index])
+        picture = render(model, left.joined(added), views[index])
         return picture, hole_of(surfaces[index], silhouettes[index], picture, views[index], photos)
 
     sizes = np.array([look(index)[1].sum() for index in range(len(views))])
@@ -87,14 +87,8 @@ def fill_hole(model: Any, cameras: Cameras, removed: Tensor, inpainter: Inpainte
         picture, hole = look(index)
         if hole.sum() >= LEAST_PIXELS:
             colours = _colours(picture, surfaces[index], hole, inpainter)
-            added = joined(added, _splats(model, every, views[index], surfaces[index], hole, colours))
+            added = added.joined(_splats(model, every, views[index], surfaces[index], hole, colours))
     return Filling(added, hidden if len(added.means) else torch.zeros_like(removed))
-
-
-def joined(one: Gaussians, other: Gaussians) -> Gaussians:
-    """Both together, the first ones first."""
-    others = other.tensors()
-    return Gaussians(**{name: torch.cat([tensor, others[name]]) for name, tensor in one.tensors().items()})
 
 
 def _colours(picture: Picture, surface: Surface, hole: NDArray[np.bool_], inpainter: Inpainter) -> NDArray[np.float64]:

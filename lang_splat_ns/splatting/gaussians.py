@@ -45,6 +45,11 @@ class Gaussians:
         """Some of the Gaussians, by a mask [N] or by index."""
         return Gaussians(**{name: tensor[which] for name, tensor in self.tensors().items()})
 
+    def joined(self, others: Gaussians) -> Gaussians:
+        """These and others, these first."""
+        more = others.tensors()
+        return Gaussians(**{name: torch.cat([tensor, more[name]]) for name, tensor in self.tensors().items()})
+
     def detach(self) -> Gaussians:
         """The same tensors, out of reach of gradients."""
         return Gaussians(**{name: tensor.detach() for name, tensor in self.tensors().items()})
@@ -147,6 +152,17 @@ class Similarity:
         """This change of frame followed by `second`."""
         translation = second.scale * (second.rotation @ self.translation) + second.translation
         return Similarity(second.rotation @ self.rotation, translation, self.scale * second.scale)
+
+    def of_points(self, points: np.ndarray) -> np.ndarray:
+        """Points [..., 3] in the target frame."""
+        return self.scale * points @ self.rotation.T + self.translation
+
+    def of_cameras(self, world_to_camera: np.ndarray) -> np.ndarray:
+        """Transforms [S, 4, 4] from the target frame to cameras, which measure in its unit then."""
+        moved = world_to_camera.copy()
+        moved[:, :3, :3] = world_to_camera[:, :3, :3] @ self.rotation.T
+        moved[:, :3, 3] = self.scale * world_to_camera[:, :3, 3] - moved[:, :3, :3] @ self.translation
+        return moved
 
     def is_identity(self, tolerance: float = 1e-9) -> bool:
         """True when nothing would move."""

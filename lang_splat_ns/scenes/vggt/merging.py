@@ -9,7 +9,8 @@ import numpy as np
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.scenes.vggt.photos import Placement
 from lang_splat_ns.scenes.vggt.prediction import Prediction, WindowPrediction, lift
-from lang_splat_ns.scenes.vggt.windows import IDENTITY, Seen, Similarity, fit_similarity
+from lang_splat_ns.scenes.vggt.windows import Seen, fit_similarity
+from lang_splat_ns.splatting.gaussians import Similarity
 
 
 def merge(parts: Iterable[WindowPrediction], windows: list[list[int]], placements: list[Placement]) -> Prediction:
@@ -29,7 +30,7 @@ def merge(parts: Iterable[WindowPrediction], windows: list[list[int]], placement
     whole = Prediction(extrinsics, intrinsics, depth, confidence, placements, windows)
     done: set[int] = set()
     for part, window in zip(parts, windows, strict=True):
-        moved = _fit(part, window, whole, done) if done else IDENTITY
+        moved = _fit(part, window, whole, done) if done else Similarity(np.eye(3), np.zeros(3), 1.0)
         new = [place for place, index in enumerate(window) if index not in done]
         for place, extrinsic in zip(new, moved.of_cameras(part.extrinsics[new]), strict=True):
             index = window[place]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lang_splat_ns.errors import UserError
+from lang_splat_ns.splatting.gaussians import Similarity
 
 Layout = Literal["interleaved", "sequence"]
 Array = npt.NDArray[np.floating]
@@ -52,29 +53,6 @@ def plan_windows(count: int, size: int, shared: int, layout: Layout = "interleav
     rest = sorted(set(range(count)) - set(common))
     windows = -(-len(rest) // (size - shared))
     return [sorted([*common, *rest[start::windows]]) for start in range(windows)]
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """x -> scale * rotation x + translation, from one world to another."""
-
-    scale: float
-    rotation: Array  # [3, 3]
-    translation: Array  # [3]
-
-    def of_points(self, points: Array) -> Array:
-        """Points [..., 3] in the other world."""
-        return self.scale * points @ self.rotation.T + self.translation
-
-    def of_cameras(self, extrinsics: Array) -> Array:
-        """World-to-camera transforms [S, 4, 4] from the other world, whose lengths are `scale` times these."""
-        moved = extrinsics.copy()
-        moved[:, :3, :3] = extrinsics[:, :3, :3] @ self.rotation.T
-        moved[:, :3, 3] = self.scale * extrinsics[:, :3, 3] - moved[:, :3, :3] @ self.translation
-        return moved
-
-
-IDENTITY = Similarity(1.0, np.eye(3), np.zeros(3))
 
 
 @dataclass(frozen=True)
@@ -160,4 +138,4 @@ def _typical_depth(frames: Sequence[Seen]) -> float:
 
 def _similarity(found: Any) -> Similarity:
     """From pycolmap's."""
-    return Similarity(float(found.scale), np.asarray(found.rotation.matrix()), np.asarray(found.translation))
+    return Similarity(np.asarray(found.rotation.matrix()), np.asarray(found.translation), float(found.scale))
