@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -57,6 +56,7 @@ class LiftedField(SplatField):
         self._of_objects = of_objects
         self._codebooks, self._levels, self._mode = tuple(codebooks), tuple(levels), mode
         self._last: _Remembered | None = None
+        self._colors: Tensor | None = None
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ class LiftedField(SplatField):
         """Colours, and in the mode `scalar` the prompts' scores at all levels: [N, 3 + Q * L]."""
         last = self._last
         if last is None or last.query != query:
-            parts = [self._gaussian_colors]
+            parts = [self._gaussian_colors()]
             if query is not None and self._mode == "scalar":
                 parts.append(self.scores(query).flatten(0, 1).T)
             # One assignment, since a render may be interrupted at any line.
@@ -112,11 +112,13 @@ class LiftedField(SplatField):
         """The coarsest level's features as colours: [H, W, 3]."""
         return blended[..., :3]
 
-    @cached_property
     def _gaussian_colors(self) -> Tensor:
         """Principal components of the coarsest level's entries as colours: [N, 3]."""
-        book = self._codebooks[0]
-        return book.spread(principal_colors(book.entries).T).T.contiguous()
+        # Not a cached property: up to Python 3.11 those hold a lock, which a render that is interrupted would keep.
+        if self._colors is None:
+            book = self._codebooks[0]
+            self._colors = book.spread(principal_colors(book.entries).T).T.contiguous()
+        return self._colors
 
     def _embedded(self, query: Query) -> tuple[Tensor, Tensor]:
         texts, device = self._model.texts(), self._codebooks[0].entries.device
