@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation import metrics
@@ -107,8 +108,8 @@ def evaluate(
         table += rows
         asked = [row for row in rows if row["reason"] is None]
         query = Query(tuple(row["text"] for row in asked), tuple(negatives), level, threshold)
-        if protocol.reads_maps:
-            for row, answer in zip(asked, _answers(field, frame.camera, query, protocol), strict=True):
+        if protocol.read is not None:
+            for row, answer in zip(asked, _answers(field, frame.camera, query, protocol.read), strict=True):
                 unit = _score(frame, row, answer)
                 if on_answer is not None:
                     on_answer(unit)
@@ -162,7 +163,9 @@ class _Answer:
     scale: float | None
 
 
-def _answers(field: LanguageField, camera: Any, query: Query, protocol: EvaluationProtocol) -> Iterator[_Answer]:
+def _answers(
+    field: LanguageField, camera: Any, query: Query, read: Callable[[Tensor, int, Query], Reading]
+) -> Iterator[_Answer]:
     """One answer per prompt of the query, which may have none."""
     for start in range(0, len(query.positives), PROMPTS_PER_CALL):
         chunk = replace(query, positives=query.positives[start : start + PROMPTS_PER_CALL])
@@ -172,7 +175,7 @@ def _answers(field: LanguageField, camera: Any, query: Query, protocol: Evaluati
             values = maps.values.float().nan_to_num(nan=0.0)
         for index, chosen in enumerate(maps.chosen):
             scale = None if maps.scales is None else float(maps.scales[index])
-            yield _Answer(protocol.read(values[index], chosen, query), maps.levels, scale)
+            yield _Answer(read(values[index], chosen, query), maps.levels, scale)
 
 
 def _score(frame: LabelledFrame, row: Row, answer: _Answer) -> UnitAnswer:

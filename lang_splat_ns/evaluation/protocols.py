@@ -14,15 +14,16 @@ matter of the data set's split and not of these.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lang_splat_ns.errors import NotSplatError
-from lang_splat_ns.language.field import LanguageField, Query
+from lang_splat_ns.language.field import LanguageField, Query, ScoresGaussians
 from lang_splat_ns.language.relevancy import (
     Threshold,
     choose_level,
@@ -60,102 +61,72 @@ class Reading:
     threshold: float
 
 
-class EvaluationProtocol(Protocol):
+@dataclass(frozen=True)
+class EvaluationProtocol:
     """A way to read answers.
 
     Attributes:
-        name: what `--protocol` calls it.
-        reads_maps: whether maps are scored at all.
+        read: reads one prompt's raw relevancy [L, H, W], given the level that the field has chosen and the query; None
+            where maps are not scored.
+        select: the Gaussians that answer each prompt, bool [Q, N], where those are scored; raises `NotSplatError`
+            where a field has none.
         opaque: alpha above which a pixel belongs to a selection's silhouette.
     """
 
-    name: str
-    reads_maps: bool
-    opaque: float
-
-    def read(self, maps: Tensor, chosen: int, query: Query) -> Reading:
-        """Read one prompt's raw relevancy [L, H, W], of which the field has chosen a level."""
-        ...
-
-    def select(self, field: LanguageField, query: Query) -> Tensor | None:
-        """The Gaussians that answer each prompt, bool [Q, N]; None if the protocol has no score for that.
-
-        Raises:
-            NotSplatError: the field has no Gaussians.
-        """
-        ...
+    read: Callable[[Tensor, int, Query], Reading] | None
+    select: Callable[[LanguageField, Query], Tensor] | None
+    opaque: float = 0.5
 
 
-class HeldOut:
-    """Our own rule, see the module's text."""
-
-    name, reads_maps, opaque = "held-out", True, 0.5
-
-    def read(self, maps: Tensor, chosen: int, query: Query) -> Reading:
-        """Smoothed raw relevancy above the query's threshold."""
-        smoothed = smooth(maps)
-        masks = torch.stack([mask_of_smoothed(level, query.threshold) for level in smoothed])
-        found = smoothed.cpu().numpy()
-        limit = resolve_threshold(float(found[chosen].max()), query.threshold)
-        return Reading(found, masks.cpu().numpy(), chosen, found[chosen], limit)
-
-    def select(self, field: LanguageField, query: Query) -> Tensor | None:
-        """The field's own selection."""
-        return field.select(query).mask
+def read_held_out(maps: Tensor, chosen: int, query: Query) -> Reading:
+    """Smoothed raw relevancy above the query's threshold."""
+    smoothed = smooth(maps)
+    masks = torch.stack([mask_of_smoothed(level, query.threshold) for level in smoothed])
+    found = smoothed.cpu().numpy()
+    limit = resolve_threshold(float(found[chosen].max()), query.threshold)
+    return Reading(found, masks.cpu().numpy(), chosen, found[chosen], limit)
 
 
-class LerfOvs2D:
-    """LangSplat's evaluation, see the module's text."""
-
-    name, reads_maps, opaque = "lerf-ovs-2d", True, 0.5
-
-    def read(self, maps: Tensor, chosen: int, query: Query) -> Reading:
-        """Stretched maps; with the level "auto" that of the highest smoothed peak, for masks and for places apart."""
-        raw = maps.float().cpu().numpy()
-        blurred = np.stack([_box_mean(level) for level in raw])
-        smoothed = (raw + blurred) / 2
-        limit = _limit(query.threshold, _STRETCHED_2D)
-        masks = np.stack([majority(upper_half(level) > limit) for level in smoothed])
-        pointing = blurred[chosen]
-        if query.level == "auto":
-            chosen = int(smoothed.max((1, 2)).argmax())
-            pointing = blurred[int(blurred.max((1, 2)).argmax())]
-        return Reading(smoothed, masks, chosen, pointing, limit)
-
-    def select(self, field: LanguageField, query: Query) -> Tensor | None:
-        """None."""
-        return None
+def read_langsplat(maps: Tensor, chosen: int, query: Query) -> Reading:
+    """Stretched maps; with the level "auto" that of the highest smoothed peak, for masks and for places apart."""
+    raw = maps.float().cpu().numpy()
+    blurred = np.stack([_box_mean(level) for level in raw])
+    smoothed = (raw + blurred) / 2
+    limit = _limit(query.threshold, _STRETCHED_2D)
+    masks = np.stack([majority(upper_half(level) > limit) for level in smoothed])
+    pointing = blurred[chosen]
+    if query.level == "auto":
+        chosen = int(smoothed.max((1, 2)).argmax())
+        pointing = blurred[int(blurred.max((1, 2)).argmax())]
+    return Reading(smoothed, masks, chosen, pointing, limit)
 
 
-class LerfOvs3D:
-    """VALA's evaluation, see the module's text."""
+def select_own(field: LanguageField, query: Query) -> Tensor:
+    """The field's own selection: bool [Q, N]."""
+    return field.select(query).mask
 
-    name, reads_maps, opaque = "lerf-ovs-3d", False, 10 / 255
 
-    def read(self, maps: Tensor, chosen: int, query: Query) -> Reading:
-        """Not asked for."""
-        raise NotImplementedError("lerf-ovs-3d scores Gaussians")
+def select_vala(field: LanguageField, query: Query) -> Tensor:
+    """Stretched relevancy of Gaussians, at the level of the highest peak after averaging: bool [Q, N].
 
-    def select(self, field: LanguageField, query: Query) -> Tensor | None:
-        """Stretched relevancy of Gaussians, at the level of the highest peak after averaging."""
-        splats: Any = field
-        if not hasattr(field, "scores"):
-            raise NotSplatError("lerf-ovs-3d needs Gaussians to select, and this method has none.")
-        scores: Tensor = splats.scores(query)  # [Q, L, N]
-        around = splats.neighbours()
-        if around is not None:
-            scores = (scores + mean_of_nearest(scores, around.index[:, :_NEAREST])) / 2
-        levels = choose_level(scores, query.level, field.levels)
-        limit = _limit(query.threshold, _STRETCHED_3D)
-        best = scores[torch.arange(len(levels)), torch.tensor(levels)].cpu().numpy()  # [Q, N]
-        chosen = np.stack([upper_half(row) > limit for row in best]) if len(best) else best > 1
-        return torch.from_numpy(chosen).to(scores.device)
+    Raises:
+        NotSplatError: the field has no Gaussians.
+    """
+    if not isinstance(field, ScoresGaussians):
+        raise NotSplatError("lerf-ovs-3d needs Gaussians to select, and this method has none.")
+    scores, around = field.scores(query), field.neighbours()  # [Q, L, N]
+    if around is not None:
+        scores = (scores + mean_of_nearest(scores, around.index[:, :_NEAREST])) / 2
+    levels = choose_level(scores, query.level, field.levels)
+    limit = _limit(query.threshold, _STRETCHED_3D)
+    best = scores[torch.arange(len(levels)), torch.tensor(levels)].cpu().numpy()  # [Q, N]
+    return torch.from_numpy(np.stack([upper_half(row) > limit for row in best])).to(scores.device)
 
 
 PROTOCOLS: dict[ProtocolName, EvaluationProtocol] = {
-    "held-out": HeldOut(),
-    "lerf-ovs-2d": LerfOvs2D(),
-    "lerf-ovs-3d": LerfOvs3D(),
+    "held-out": EvaluationProtocol(read_held_out, select_own),
+    "lerf-ovs-2d": EvaluationProtocol(read_langsplat, None),
+    "lerf-ovs-3d": EvaluationProtocol(None, select_vala, opaque=10 / 255),
 }
 
 

@@ -38,16 +38,14 @@ def score_in_3d(
         masks: the frame's labels by prompt, bool [H, W].
         protocol: what is selected, and what of a silhouette counts.
     """
-    if not rows:
+    if not rows or protocol.select is None:
         return
     try:
         selected = protocol.select(field, replace(query, positives=tuple(row["text"] for row in rows)))
-        if selected is None:
-            return
         silhouettes = field.silhouettes(camera, selected) > protocol.opaque
     except NotSplatError:
         # Maps are what such a field has; without them nothing is left to score.
-        if protocol.reads_maps:
+        if protocol.read is not None:
             return
         raise
     for row, silhouette in zip(rows, silhouettes.cpu().numpy(), strict=True):

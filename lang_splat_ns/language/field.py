@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lang_splat_ns.perception.encoders import Encoder
+from lang_splat_ns.splatting.neighbours import Neighbours
 
 Level = str
 """A level's name, for example "whole", or "auto"."""
@@ -97,6 +98,19 @@ class LanguageField(Protocol):
 
     def silhouettes(self, camera: Any, masks: Tensor) -> Tensor:
         """Alpha of each selection of Gaussians [Q, N], drawn alone: float [Q, H, W]. Raises as `select` does."""
+        ...
+
+
+@runtime_checkable
+class ScoresGaussians(Protocol):
+    """A field that also says how each Gaussian by itself answers, as all fields on Gaussians do."""
+
+    def scores(self, query: Query) -> Tensor:
+        """Raw relevancy of every Gaussian: float [Q, L, N] in 0..1."""
+        ...
+
+    def neighbours(self) -> Neighbours | None:
+        """What lies around each Gaussian, if somebody has looked."""
         ...
 
 
