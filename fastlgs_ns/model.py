@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from torch import Tensor
 
 from fastlgs_ns.field import FastLGSField
@@ -20,17 +19,16 @@ from lang_splat_ns.errors import UserError
 from lang_splat_ns.langsplat.targets import code_loss
 from lang_splat_ns.langsplat_lift.voting_model import VotingModel, VotingModelConfig
 from lang_splat_ns.language.field import QueryMode
+from lang_splat_ns.plugin.two_phases import TwoPhaseModel, TwoPhaseModelConfig
 
 PARAMETER, GRID = "object_codes", "grid"
 
 
 @dataclass
-class FastLGSModelConfig(VotingModelConfig):
+class FastLGSModelConfig(TwoPhaseModelConfig, VotingModelConfig):
     """Configuration of FastLGS."""
 
     _target: type = field(default_factory=lambda: FastLGSModel)
-    geometry_steps: int = 30000
-    """Steps that train colour and geometry before they freeze and language begins; 0 with init-from."""
     geometry: Literal["frozen", "joint"] = "frozen"
     """What becomes of geometry once language trains. frozen: it stays. joint: colour and geometry train on, and codes
     move Gaussians too; none is added or taken away any more, since masks were matched on those that are there."""
@@ -75,7 +73,7 @@ class FastLGSModelConfig(VotingModelConfig):
         shorten_fastlgs(config)
 
 
-class FastLGSModel(VotingModel):
+class FastLGSModel(TwoPhaseModel, VotingModel):
     """3DGS whose Gaussians carry one code per level, composited like colour (Ji et al. 2025).
 
     All levels are trained in one pass: their losses share no parameter, so the result is that of three runs.
@@ -117,41 +115,17 @@ class FastLGSModel(VotingModel):
         assert self.grid is not None, "a language part has a grid"
         return self.grid
 
-    def why_no_language(self) -> str:
-        """From which step on prompts are answered."""
-        return (
-            f"This run has no language features yet: it stands at step {self.step}, and they are trained from step "
-            f"{self.first_language_step()} on; continue it with --load-dir."
-        )
-
     # ---- Training ----
-
-    def first_language_step(self) -> int:
-        """The absolute step at which geometry freezes and language begins."""
-        return 0 if self.config.init_from is not None else self.config.geometry_steps
-
-    def learns_geometry(self, step: int) -> bool:
-        """True while `step` belongs to the phase that moves Gaussians."""
-        return step < self.first_language_step()
 
     def get_param_groups(self) -> dict[str, list[torch.nn.Parameter]]:
         """Groups of 3DGS, and the codes."""
         return super().get_param_groups() | {PARAMETER: [self.object_codes]}
 
-    def get_training_callbacks(
-        self, training_callback_attributes: TrainingCallbackAttributes
-    ) -> list[TrainingCallback]:
-        """Callbacks of 3DGS, and the change of phase."""
-        begin = TrainingCallback(
-            [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
-            self._begin_language,
-            args=[training_callback_attributes.pipeline],
-        )
-        return [*super().get_training_callbacks(training_callback_attributes), begin]
-
-    def _begin_language(self, pipeline: Any, step: int) -> None:
-        if self.learns_geometry(step) or self._targets is not None:
+    def before_language_step(self, attributes: Any, step: int) -> None:
+        """Match masks, make the grid and read the targets, once."""
+        if self._targets is not None:
             return
+        pipeline = attributes.pipeline
         source = pipeline.datamanager.features
         if self.grid is None:
             # Imported here, since every ns-* command imports this module.

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from torch import Tensor
 
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.language.field import QueryMode
-from lang_splat_ns.plugin.language_model import LanguageSplatModel, LanguageSplatModelConfig
+from lang_splat_ns.plugin.two_phases import TwoPhaseModel, TwoPhaseModelConfig
 from lang_splat_ns.splatting.projection import opencv_view
 from lerf_ns.field import language_losses
 from lerf_ns.language_part import LanguageFieldOptions, LanguagePart, part_for_checkpoint
@@ -29,12 +28,10 @@ _MARGIN = 1.3
 
 
 @dataclass
-class LerfSplatModelConfig(LanguageFieldOptions, LanguageSplatModelConfig):
+class LerfSplatModelConfig(LanguageFieldOptions, TwoPhaseModelConfig):
     """Configuration of lerf-splat."""
 
     _target: type = field(default_factory=lambda: LerfSplatModel)
-    geometry_steps: int = 30000
-    """Steps that train colour and geometry before they freeze and language begins; 0 with init-from."""
     language_decay_steps: int = 4000
     """Steps over which the language field's learning rate falls to a tenth."""
     language_pixels: int = 4096
@@ -50,7 +47,7 @@ class LerfSplatModelConfig(LanguageFieldOptions, LanguageSplatModelConfig):
         shrink_splat(config)
 
 
-class LerfSplatModel(LanguageSplatModel):
+class LerfSplatModel(TwoPhaseModel):
     """3DGS, then LERF's field at its frozen Gaussians.
 
     Each step renders one photo's view in a small size at one random scale, and compares what its pixels show with the
@@ -104,13 +101,6 @@ class LerfSplatModel(LanguageSplatModel):
         assert self.language is not None, "it is made before training, or with a checkpoint"
         return self.language
 
-    def why_no_language(self) -> str:
-        """From which step on prompts are answered."""
-        return (
-            f"This run has no language features yet: it stands at step {self.step}, and they are trained from step "
-            f"{self.first_language_step()} on; continue it with --load-dir."
-        )
-
     def prepare_language(self, source: PyramidSource) -> None:
         """Give the language part the shape that its targets ask for, before optimizers are made."""
         self._source = source
@@ -120,34 +110,15 @@ class LerfSplatModel(LanguageSplatModel):
 
     # ---- Training ----
 
-    def first_language_step(self) -> int:
-        """The absolute step at which geometry freezes and language begins."""
-        return 0 if self.config.init_from is not None else self.config.geometry_steps
-
-    def learns_geometry(self, step: int) -> bool:
-        """True while `step` belongs to the phase that moves Gaussians."""
-        return step < self.first_language_step()
-
     def get_param_groups(self) -> dict[str, list[torch.nn.Parameter]]:
         """Groups of 3DGS, and the language field."""
         return super().get_param_groups() | {GROUP: list(self.require_language().parameters())}
 
-    def get_training_callbacks(
-        self, training_callback_attributes: TrainingCallbackAttributes
-    ) -> list[TrainingCallback]:
-        """Callbacks of 3DGS, and the one that begins each language step."""
-        before = TrainingCallback(
-            [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
-            self._before_step,
-            args=[training_callback_attributes.optimizers],
-        )
-        return [*super().get_training_callbacks(training_callback_attributes), before]
-
-    def _before_step(self, optimizers: Any, step: int) -> None:
+    def before_language_step(self, attributes: Any, step: int) -> None:
+        """Set the learning rate that the language field has at a step."""
         # What was remembered of the field is about to be out of date.
         self._fields = {}
-        if self.learns_geometry(step):
-            return
+        optimizers = attributes.optimizers
         if step == self.first_language_step():
             CONSOLE.print("Geometry is frozen; the language part begins.")
         done = min((step - self.first_language_step()) / max(self.config.language_decay_steps, 1), 1.0)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from torch import Tensor
 
 from lang_splat_ns.console import CONSOLE
@@ -17,19 +16,17 @@ from lang_splat_ns.langsplat.targets import CodeTargets, all_embeddings, code_lo
 from lang_splat_ns.language.autoencoder import SceneAutoencoder, fit_autoencoder
 from lang_splat_ns.language.field import QueryMode
 from lang_splat_ns.plugin.frame_features import FrameFeatureSource
-from lang_splat_ns.plugin.language_model import LanguageSplatModel, LanguageSplatModelConfig
+from lang_splat_ns.plugin.two_phases import TwoPhaseModel, TwoPhaseModelConfig
 from lang_splat_ns.profiles import CPU_GEOMETRY_STEPS, CPU_LANGUAGE_STEPS, shorten
 
 PARAMETER = "language_features"
 
 
 @dataclass
-class LangSplatModelConfig(LanguageSplatModelConfig):
+class LangSplatModelConfig(TwoPhaseModelConfig):
     """Configuration of LangSplat."""
 
     _target: type = field(default_factory=lambda: LangSplatModel)
-    geometry_steps: int = 30000
-    """Steps that train colour and geometry before they freeze and language begins; 0 with init-from."""
     code_dim: int = 3
     """Numbers per Gaussian and level; 3 in the paper. Rendering cost grows with it."""
     autoencoder_epochs: int = 100
@@ -54,7 +51,7 @@ class Language:
     encoder_id: str
 
 
-class LangSplatModel(LanguageSplatModel):
+class LangSplatModel(TwoPhaseModel):
     """3DGS whose Gaussians carry one unit code per level, composited like colour (Qin et al. 2024, section 3).
 
     All levels are trained in one pass: their losses share no parameter, so the result is that of three runs.
@@ -93,13 +90,6 @@ class LangSplatModel(LanguageSplatModel):
         assert self.autoencoder is not None, "a language part has an autoencoder"
         return Language(self.autoencoder, tuple(about["levels"]), about["encoder_id"])
 
-    def why_no_language(self) -> str:
-        """From which step on prompts are answered."""
-        return (
-            f"This run has no language features yet: it stands at step {self.step}, and they are trained from step "
-            f"{self.first_language_step()} on; continue it with --load-dir."
-        )
-
     def unit_codes(self) -> Tensor:
         """Unit codes of all Gaussians: [N, L, code_dim]."""
         levels = len(self.require_language().levels)
@@ -107,33 +97,15 @@ class LangSplatModel(LanguageSplatModel):
 
     # ---- Training ----
 
-    def first_language_step(self) -> int:
-        """The absolute step at which geometry freezes and language begins."""
-        return 0 if self.config.init_from is not None else self.config.geometry_steps
-
-    def learns_geometry(self, step: int) -> bool:
-        """True while `step` belongs to the phase that moves Gaussians."""
-        return step < self.first_language_step()
-
     def get_param_groups(self) -> dict[str, list[torch.nn.Parameter]]:
         """Groups of 3DGS, and the codes."""
         return super().get_param_groups() | {PARAMETER: [self.language_features]}
 
-    def get_training_callbacks(
-        self, training_callback_attributes: TrainingCallbackAttributes
-    ) -> list[TrainingCallback]:
-        """Callbacks of 3DGS, and the change of phase."""
-        begin = TrainingCallback(
-            [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
-            self._begin_language,
-            args=[training_callback_attributes.pipeline],
-        )
-        return [*super().get_training_callbacks(training_callback_attributes), begin]
-
-    def _begin_language(self, pipeline: Any, step: int) -> None:
-        if self.learns_geometry(step) or self._targets is not None:
+    def before_language_step(self, attributes: Any, step: int) -> None:
+        """Fit the autoencoder and read the targets, once."""
+        if self._targets is not None:
             return
-        source: FrameFeatureSource = pipeline.datamanager.features
+        source: FrameFeatureSource = attributes.pipeline.datamanager.features
         if self.autoencoder is None:
             self._fit_autoencoder(source)
         language = self.require_language()
