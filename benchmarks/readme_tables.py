@@ -41,13 +41,22 @@ def scores_table() -> str:
 def lifts_table() -> str:
     """Every way to lift, beside the trained methods and the photos themselves, one row per scene."""
     scenes, others = _load("lift_variants")["scenes"], _load("fastlgs")["scenes"]
+    misses = _load("lift_misses")["scenes"]
     first = next(iter(scenes.values()))
     head = " | ".join(
-        ["scene", "photos alone", "`langsplat`", "`fastlgs`", *(f"`{method}`" for method in first["lift"])]
+        [
+            "scene",
+            "labels' masks",
+            "photos alone",
+            "`langsplat`",
+            "`fastlgs`",
+            *(f"`{method}`" for method in first["lift"]),
+        ]
     )
     rows = []
     for name, scene in scenes.items():
         scores = [
+            {f"language_{key}": value for key, value in misses[name]["words"].items()},
             scene["oracle_2d"],
             scene["langsplat"],
             others[name].get("on_the_gaussians_of_langsplat", others[name])["scores"],

@@ -19,6 +19,7 @@ from lang_splat_ns.errors import UserError
 from lang_splat_ns.files import write_text
 
 _POLL_SECONDS = 0.25
+"""COLMAP tells nobody how far it is, so that its database is asked, as often as a bar wants to move."""
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 

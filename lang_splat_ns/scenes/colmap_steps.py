@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 SEED = 0
+_POLL_SECONDS = 0.5
+"""No signal says on every system that a parent has ended, so that it is looked for."""
 
 
 def extract_features(database: str, images: str, groups: list[dict[str, Any]], camera_model: str) -> None:
@@ -184,7 +186,7 @@ def _make_database(path: str) -> None:
 def _end_with(parent: int) -> None:
     """Whoever starts again after a kill must find nobody at work on the database."""
     while os.getppid() == parent:
-        time.sleep(0.5)
+        time.sleep(_POLL_SECONDS)
     os._exit(1)
 
 
