@@ -51,9 +51,9 @@ class RandomScene:
             torch.exp(torch.randn(count, 3, generator=rng) * 0.5 + size),
             torch.rand(count, generator=rng) * 0.98 + 0.01,
         )
-        self._geometry = [tensor.to(device) for tensor in geometry]
+        self.gaussians = [tensor.to(device) for tensor in geometry]
         focal = width * 0.625
-        self._intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], device=device)
+        self.intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], device=device)
         self._size = width, height
         self._texts = TextCache(RandomWords(DIM))
 
@@ -68,7 +68,7 @@ class RandomScene:
         """The values as a camera [4, 4] sees them."""
         assert only is None, "nothing is left out here"
         with torch.no_grad():
-            return rasterize(*self._geometry, values, camera, self._intrinsics, *self._size)[:2]
+            return rasterize(*self.gaussians, values, camera, self.intrinsics, *self._size)[:2]
 
 
 def random_codebook(count: int, device: torch.device, seed: int) -> Codebook:
