@@ -73,15 +73,15 @@ class Matrix:
         Raises:
             UserError: a scene, an encoder or a segmenter cannot be had; before anything is trained.
         """
-        cells, start = list(self._cells()), time.perf_counter()
-        left = [cell for cell in cells if self.again or not self._file(cell).is_file()]
+        cells, start = list(self.cells()), time.perf_counter()
+        left = [cell for cell in cells if self.again or not self.file(cell).is_file()]
         CONSOLE.print(f"{len(cells)} cells, {len(cells) - len(left)} of them measured before.")
         failed = 0
         for number, cell in enumerate(left):
             what = f"{number + 1}/{len(left)} {cell.method} on {cell.scene.name}"
             CONSOLE.print(f"{what}; logs in {cell.run_folder}", soft_wrap=True, markup=False)
             try:
-                write_text(self._file(cell), json.dumps(cell.measure(), indent=1, allow_nan=False) + "\n")
+                write_text(self.file(cell), json.dumps(cell.measure(), indent=1, allow_nan=False) + "\n")
             except UserError as error:
                 failed += 1
                 ERROR_CONSOLE.print(f"{what}: {error}", style="red", markup=False, soft_wrap=True)
@@ -91,11 +91,13 @@ class Matrix:
         if failed:
             raise UserError(f"{failed} of {len(left)} cells failed; the same command tries them again.")
 
-    def _file(self, cell: Cell) -> Path:
+    def file(self, cell: Cell) -> Path:
+        """Where a cell's figures go."""
         folder = self.out or RESULTS / ("quick" if self.quick else "matrix")
         return folder / cell.scene.name / f"{cell.name}.json"
 
-    def _cells(self) -> Iterator[Cell]:
+    def cells(self) -> Iterator[Cell]:
+        """What belongs to the matrix, in the order in which it is measured; looks at scenes and networks first."""
         preset = self.preset or ("paper" if torch.cuda.is_available() else "cpu")
         cache = (self.cache_dir or self.work / "cache").absolute()
         settings = Settings(self.work.absolute(), cache, preset, self.scale, self.seed, self.quick)
