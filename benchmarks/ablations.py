@@ -9,16 +9,13 @@ encoder (`--pipeline.datamanager.crops`) matters to CLIP alone, so that it takes
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.lift_variants import RawField, Scene, open_scene, score
-from benchmarks.machine import facts_of_code, facts_of_machine
+from benchmarks.named_runs import measure_runs
 from lang_splat_ns.console import CONSOLE
-from lang_splat_ns.files import write_text
 from lang_splat_ns.langsplat_lift.field import LiftedField
 from lang_splat_ns.language.codebook import Codebook
 from lang_splat_ns.language.compression import compress
@@ -44,8 +41,18 @@ SIZES = (16, 64, 256, 1024)
 Scores = dict[str, float]
 
 
-def measure(scene: Scene) -> Iterator[tuple[str, str, Scores]]:
-    """(choice, variant, scores) of everything that is tried on a scene; ours is the choice ""."""
+def measure(config: Path) -> Iterator[dict[str, dict[str, Scores]]]:
+    """Scores by choice and variant; ours is the choice ""."""
+    found: dict[str, dict[str, Scores]] = {}
+    for choice, variant, scores in _variants(open_scene(config)):
+        CONSOLE.print(f"{choice or 'ours'}: {variant}", markup=False)
+        kept = ("language_miou", "language_localization", "language_miou_3d")
+        found.setdefault(choice, {})[variant] = {key: scores[key] for key in kept if key in scores}
+        yield found
+
+
+def _variants(scene: Scene) -> Iterator[tuple[str, str, Scores]]:
+    """(choice, variant, scores) of everything that is tried on a scene."""
     books = _objects(scene, OURS)
     ours = score(scene, scene.field(LiftedField, books, "scalar"))
     yield "", "ours", ours
@@ -68,25 +75,6 @@ def _objects(scene: Scene, settings: ConsensusSettings) -> tuple[Codebook, ...]:
     return books
 
 
-def main() -> None:
-    """Measure every run; the JSON is written after each variant."""
-    parser = argparse.ArgumentParser(description="Change one choice of langsplat-lift at a time.")
-    parser.add_argument("--run", action="append", required=True, help="NAME=config.yml of a run; repeatable")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file; other scenes in it stay")
-    arguments = parser.parse_args()
-    content = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {"scenes": {}}
-    for named in arguments.run:
-        name, _, config = named.partition("=")
-        CONSOLE.print(f"Scene {name}", markup=False)
-        found: dict[str, dict[str, Scores]] = {}
-        content |= facts_of_code() | facts_of_machine()
-        content["scenes"][name] = found
-        for choice, variant, scores in measure(open_scene(Path(config))):
-            CONSOLE.print(f"{choice or 'ours'}: {variant}", markup=False)
-            kept = ("language_miou", "language_localization", "language_miou_3d")
-            found.setdefault(choice, {})[variant] = {key: scores[key] for key in kept if key in scores}
-            write_text(arguments.out, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    kind = "langsplat or langsplat-lift"
+    measure_runs("Change one choice of langsplat-lift at a time.", kind, RESULTS, measure)

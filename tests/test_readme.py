@@ -12,7 +12,9 @@ import pytest
 
 from benchmarks.tables import ROOT, TABLES, written_into
 
-TRAININGS = re.findall(r"^ns-train [^\n]*--data [^\n]*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+TRAININGS = re.findall(
+    r"^ns-train [^\n]*--data [^\n]*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+)
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: str(path.relative_to(ROOT)))
