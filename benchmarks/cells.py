@@ -152,7 +152,7 @@ class Cell:
 
     def _cost(self, name: str, command: list[str]) -> dict[str, float]:
         """Seconds and memory of one command, which is run unless that has been done."""
-        record = self.run_folder / f"{name}.json"
+        record = self.run_folder / f"{name}.command.json"
         if record.is_file():
             found = json.loads(record.read_text(encoding="utf-8"))
             if found["command"] == command:
