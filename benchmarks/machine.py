@@ -1,43 +1,5 @@
 """What a measurement ran on, for its JSON."""
 
-from __future__ import annotations
+from lang_splat_ns.machine import facts_of_machine
 
-import importlib.metadata
-import os
-import platform
-from typing import Any
-
-import torch
-
-PACKAGES = ("numba", "torch", "nerfstudio", "gsplat", "numpy")
-
-
-def facts_of_machine() -> dict[str, Any]:
-    """Processor, cores, threads, the GPU where there is one, and the versions that matter for speed and results."""
-    machine: dict[str, Any] = {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-    }
-    if torch.cuda.is_available():
-        machine["gpu"] = torch.cuda.get_device_name()
-    return {"machine": machine, "versions": {"python": platform.python_version()} | _versions()}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+__all__ = ["facts_of_machine"]

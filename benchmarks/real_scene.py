@@ -25,9 +25,10 @@ from benchmarks.machine import facts_of_machine
 from benchmarks.oracle_2d import Oracle2D
 from lang_splat_ns.console import CONSOLE, ERROR_CONSOLE
 from lang_splat_ns.errors import UserError
+from lang_splat_ns.evaluation.report import write_report
 from lang_splat_ns.files import write_text
 from lang_splat_ns.perception.encoders import DEFAULT_ENCODER
-from lang_splat_ns.plugin.demo_report import write_demo_report
+from lang_splat_ns.plugin.run_report import report_on
 from lang_splat_ns.plugin.runs import Run, open_run
 from lang_splat_ns.profiles import shorten
 
@@ -68,23 +69,18 @@ class RealScene:
         start = time.perf_counter()
         run = open_run(_train(config))
         seconds["training"] = time.perf_counter() - start
-        answers: list[Any] = []
         start = time.perf_counter()
         image_metrics = run.pipeline.image_metrics()
-        scores = run.pipeline.evaluate_language(on_answer=answers.append)
+        report = report_on(run, "langsplat", image_metrics)
         seconds["evaluation"] = time.perf_counter() - start
-        if scores is None:
-            raise UserError(f"{self.data}: no label folder, so there is nothing to score.")
         image_metrics["psnr_of_mean_colour"] = mean_colour_psnr(run)
         content = {
             "facts": self._facts(run) | {"seconds": {name: round(value, 1) for name, value in seconds.items()}},
-            "results": image_metrics | scores.summary,
+            "results": image_metrics | report.scores.summary,
             "oracle_2d": self._oracle(cache),
         }
         scene = self.data.resolve().name
-        facts = {name: value for name, value in content["facts"].items() if not isinstance(value, dict)}
-        page = self.work / "report.html"
-        write_demo_report(page, scores, answers, run, image_metrics, facts, f"langsplat on {scene}")
+        write_report(self.work / "report.html", f"langsplat on {scene}", [report])
         self._publish(content)
 
     def _config(self, cache: Path) -> Any:

@@ -17,6 +17,7 @@ from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.plugin import checkpoints
 from lang_splat_ns.plugin.check_data import check_data
+from lang_splat_ns.plugin.training_time import TrainingClock
 from lang_splat_ns.profiles import take_cpu_preset
 
 
@@ -58,6 +59,7 @@ class SafeTrainer(Trainer):
             config.machine.device_type = "cpu"
         super().__init__(config, local_rank, world_size)
         self._last_finished_step: int | None = None
+        self._clock = TrainingClock()
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Build pipeline, optimizers and viewer, after looking whether data and checkpoint are usable."""
@@ -143,6 +145,7 @@ class SafeTrainer(Trainer):
             return
         path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
         checkpoints.save(path, self._state(step))
+        self._clock.write(self.base_dir, step)
         if self.config.save_only_latest_checkpoint:
             for older in checkpoints.steps(self.checkpoint_dir):
                 if older != step:
@@ -175,6 +178,7 @@ class SafeTrainer(Trainer):
         if self.config.load_scheduler:
             self.optimizers.load_schedulers(state["schedulers"])
         self.grad_scaler.load_state_dict(state["scalers"])
+        self._clock.continue_from(path.parent.parent, state["step"])
         CONSOLE.print(f"Continuing after step {state['step']} of {path}")
 
     def _find_checkpoint(self) -> tuple[Path, dict[str, Any]] | None:
