@@ -81,7 +81,7 @@ def average_lines(tables: Sequence[Sequence[Row]]) -> tuple[list[Average], list[
     counts = _counts(tables[0] if tables else ())
     groups = {by: list(found[0].get("iou", {}).get(f"by_{by}", {})) if found else [] for by in ("prompt", "frame")}
     over = {
-        "every unit counts once (micro)": "micro",
+        "every question counts once (micro)": "micro",
         "every prompt counts once (macro)": "macro_prompts",
         "every photo counts once (macro)": "macro_frames",
     }

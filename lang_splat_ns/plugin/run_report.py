@@ -92,9 +92,14 @@ def facts_of(run: Run, scores: LanguageScores) -> dict[str, Any]:
         "segmenter": segmenter if hasattr(source, "segmenter") else "none, tiles of the photos",
         "encoder": run.pipeline.model.language_field().encoder.encoder_id,
         "prompts asked in": source.prompt_language,
-        "scored on": ", ".join(f"{value}" for key, value in machine["machine"].items() if key != "torch_threads"),
+        "scored on": _in_words(machine["machine"]),
         "lang-splat-ns": " ".join(filter(None, (metadata.version("lang-splat-ns"), commit()))),
     } | machine["versions"]
+
+
+def _in_words(machine: Mapping[str, Any]) -> str:
+    cores = f"{machine['processor']}, {machine['cores']} cores"
+    return f"{machine['gpu']}, {cores}" if "gpu" in machine else cores
 
 
 def _figures(run: Run, scores: LanguageScores, image_metrics: Mapping[str, float]) -> dict[str, Any]:
