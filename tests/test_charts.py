@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from lang_splat_ns.evaluation.charts import Axis, Series, line_chart, power_law, ticks
+from lang_splat_ns.evaluation.page import write_page
 
 
 def lines(svg: str) -> list[list[tuple[float, float]]]:
@@ -72,3 +74,12 @@ def test_power_law_of_known_values() -> None:
     assert power_law([1, 10, 100], [3, 3 * 10**1.5, 3000]) == pytest.approx((1.5, 3.0))
     with pytest.raises(ValueError, match="two different places"):
         power_law([2, 2], [1, 2])
+
+
+def test_a_page_of_charts(tmp_path: Path) -> None:
+    svg = line_chart([Series("lift", [1, 10], [2, 20])], Axis("Gaussians", log=True), Axis("seconds", log=True), "cost")
+    path = tmp_path / "charts.html"
+    write_page(path, "charts.html.j2", title="Scale", charts=[("Cost", "<i>exponent</i> 1.0", svg)], facts={"cores": 2})
+    text = path.read_text(encoding="utf-8")
+    assert text.count("<svg") == text.count("<polyline") == 1 and "&lt;i&gt;exponent" in text and "cores" in text
+    assert "--line-0:" in text, "the colours that the lines name"
