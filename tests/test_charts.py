@@ -28,7 +28,9 @@ def test_points_stand_in_proportion() -> None:
 
 def test_powers_are_straight_on_logarithmic_axes() -> None:
     x = [1e4, 1e5, 1e6]
-    (line,) = lines(line_chart([Series("n^2", x, [v**2 for v in x])], Axis("n", log=True), Axis("s", log=True), "t"))
+    svg = line_chart([Series("n^2", x, [v**2 for v in x])], Axis("n", log=True), Axis("s", log=True), "t")
+    assert all(f">{text}</text>" in svg for text in ("10,000", "1e5", "1e6", "1e8", "1e12"))
+    (line,) = lines(svg)
     (x0, y0), (x1, y1), (x2, y2) = line
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2) and y1 - y0 == pytest.approx(y2 - y1, abs=0.2)
 

@@ -19,7 +19,7 @@ _WIDTH, _HEIGHT = 440, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 44
 _LEGEND_ROW = 18
 _DASHES = ("", "7 4", "2 3")
-_LONGEST_NAME = 56
+_LONGEST_NAME = 50
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _written(value: float, axis: Axis) -> str:
     if value and not 1e-3 <= abs(value) < 1e5:
         digits, _, power = f"{value:.0e}".partition("e")
         return f"{digits}e{int(power)}"
-    return f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _x_tick(at: float, text: str) -> Markup:
