@@ -79,7 +79,7 @@ def average_lines(tables: Sequence[Sequence[Row]]) -> tuple[list[Average], list[
     """
     found = [averages(table) for table in tables]
     counts = _counts(tables[0] if tables else ())
-    groups = {by: list(found[0].get("iou", {}).get(f"by_{by}", {})) if found else [] for by in ("prompt", "frame")}
+    groups = {by: _names(found[0], f"by_{by}") if found else [] for by in ("prompt", "frame")}
     over = {
         "every question counts once (micro)": "micro",
         "every prompt counts once (macro)": "macro_prompts",
@@ -126,6 +126,13 @@ def confusion_matrix(table: Sequence[Row]) -> tuple[list[str], list[tuple[str, l
         found = shares.get(prompt)
         rows.append((prompt, [None if found is None else found.get(thing, 0.0) for thing in things]))
     return things, rows
+
+
+def _names(averages: Mapping[str, Any], by: str) -> list[str]:
+    """What one run's averages are of; a prompt that is labelled by boxes only has no IoU."""
+    return list(
+        dict.fromkeys(name for block in ("iou", "localization") for name in averages.get(block, {}).get(by, ()))
+    )
 
 
 def _counts(table: Sequence[Row]) -> dict[str, dict[str, int]]:

@@ -206,8 +206,9 @@ def _look_beyond(unit: UnitAnswer, read: Reading, protocol: EvaluationProtocol) 
     row = unit.row
     row["mask_on"] = metrics.shares_on(unit.mask, unit.frame.masks)
     row["peak_on"] = metrics.peak_on(read.pointing, unit.frame.masks)
-    if unit.truth is not None and (ious := iou_at_thresholds(protocol.read, unit.relevancy, unit.truth)) is not None:
-        row["iou_at"] = ious
+    if "iou" in row:
+        ious = iou_at_thresholds(protocol, unit.relevancy, unit.frame.masks[row["prompt"]])
+        row |= {} if ious is None else {"iou_at": ious}
 
 
 def _check_size(frame: LabelledFrame, prompt: str, truth: np.ndarray, maps: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lang_splat_ns.evaluation import metrics
-from lang_splat_ns.evaluation.protocols import majority, read_held_out, read_langsplat, upper_half
+from lang_splat_ns.evaluation.protocols import PROTOCOLS, EvaluationProtocol, majority, upper_half
 
 CURVE_THRESHOLDS = tuple(round(0.025 * step, 3) for step in range(16, 39))
 """0.4, LangSplat's published one on stretched maps, to 0.95. Ours are above 0.5, and some encoders' maps end at 0.7."""
@@ -25,21 +25,21 @@ def _voted(stretched: np.ndarray, threshold: float) -> np.ndarray:
 # Reading again with another threshold would smooth every map again, which takes longer than all the rest. What each
 # way to read does after smoothing is a stretch and a cut.
 _CUTS: dict[Any, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray, float], np.ndarray]]] = {
-    read_held_out: (np.asarray, _as_it_is),
-    read_langsplat: (upper_half, _voted),
+    PROTOCOLS["held-out"].read: (np.asarray, _as_it_is),
+    PROTOCOLS["lerf-ovs-2d"].read: (upper_half, _voted),
 }
 
 
-def iou_at_thresholds(read: Any, relevancy: np.ndarray, truth: np.ndarray) -> list[float] | None:
+def iou_at_thresholds(protocol: EvaluationProtocol, relevancy: np.ndarray, truth: np.ndarray) -> list[float] | None:
     """IoU with the truth at each of `CURVE_THRESHOLDS`, rounded to four digits.
 
     Args:
-        read: how the protocol reads maps; one that is cut in no known way has no curve.
+        protocol: how maps are read; where they are cut in no known way there is no curve.
         relevancy: float [H, W], the map that the mask was read off (`Reading.maps`).
         truth: bool [H, W].
     """
-    if read not in _CUTS:
+    if protocol.read not in _CUTS:
         return None
-    stretch, cut = _CUTS[read]
+    stretch, cut = _CUTS[protocol.read]
     stretched = stretch(relevancy)
     return [round(metrics.iou(cut(stretched, threshold), truth), 4) for threshold in CURVE_THRESHOLDS]
