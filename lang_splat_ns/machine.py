@@ -32,7 +32,7 @@ def commit() -> str | None:
     # An installed copy may lie inside a repository of something else, to which it does not belong.
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None
-    return _git(here.parent, "describe", "--always", "--dirty", "--exclude", "*")
+    return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

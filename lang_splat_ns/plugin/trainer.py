@@ -47,7 +47,7 @@ class SafeTrainer(Trainer):
 
     - Where there is no CUDA it trains on the CPU, and says so.
     - Checkpoints are written atomically and contain only tensors and plain Python.
-    - Ctrl-C ends the training after the running step and keeps a checkpoint of it.
+    - Ctrl-C ends the training after the running step and keeps a checkpoint of it; the exit code is then 130.
     - A user's mistake ends the program with one line instead of a traceback.
     """
 
@@ -59,6 +59,7 @@ class SafeTrainer(Trainer):
             config.machine.device_type = "cpu"
         super().__init__(config, local_rank, world_size)
         self._last_finished_step: int | None = None
+        self._interrupted = False
         self._clock = TrainingClock()
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
@@ -74,7 +75,7 @@ class SafeTrainer(Trainer):
             raise SystemExit(130) from None
 
     def train(self) -> None:
-        """Train until the last step, or until the user asks to stop."""
+        """Train until the last step, or until the user asks to stop, which ends the program."""
         in_main_thread = threading.current_thread() is threading.main_thread()
         previous = signal.signal(signal.SIGINT, self._on_interrupt) if in_main_thread else None
         self.config.max_num_iterations = self._model().steps_to_train(self.config.max_num_iterations)
@@ -85,11 +86,14 @@ class SafeTrainer(Trainer):
         finally:
             if in_main_thread:
                 signal.signal(signal.SIGINT, previous)
+        if self._interrupted:
+            # A script must not take what has been stopped for finished.
+            raise SystemExit(130)
 
     def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
         # Stopping in the middle of a step would leave some parameters updated and others not.
         CONSOLE.print("Stopping after this step and saving; Ctrl-C again stops at once.")
-        self.stop_training = True
+        self.stop_training = self._interrupted = True
         self.config.viewer.quit_on_train_completion = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -122,6 +126,7 @@ class SafeTrainer(Trainer):
             self.pipeline.eval()
             self._model().finish_training(self.pipeline.datamanager, self.base_dir)
         except KeyboardInterrupt:
+            self._interrupted = True
             CONSOLE.print(f"Stopped. The checkpoint of step {self.step} is kept. {self._model().why_no_language()}")
         finally:
             if in_main_thread:
