@@ -29,9 +29,9 @@ class Average:
 
     @property
     def best(self) -> float | None:
-        """The highest IoU, or None where there is nothing to be better than."""
-        ious = [iou for iou in self.ious if iou is not None]
-        return max(ious) if len(ious) > 1 else None
+        """The highest IoU, or None where no run is better than another by a tenth of a percent."""
+        ious = {iou for iou in self.ious if iou is not None}
+        return max(ious) if ious and max(ious) - min(ious) >= 0.001 else None
 
 
 @dataclass(frozen=True)

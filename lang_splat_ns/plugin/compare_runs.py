@@ -18,6 +18,9 @@ from lang_splat_ns.plugin.runs import Run, open_run
 SMALL_SIDE = 360
 """Longest side of pictures where several runs stand beside each other."""
 
+LONGEST_REASON = 300
+"""Letters of somebody else's message that still make one line."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -124,8 +127,8 @@ def _look(path: Path) -> Candidate:
         raise
     except (Exception, SystemExit) as error:
         # Whatever nerfstudio, a plug-in or a torn file throws, the user wants to know which run it is about.
-        reason = (str(error).splitlines() or [type(error).__name__])[0].removeprefix("error: ")
-        raise UserError(f"{path}: this run cannot be opened: {reason}") from error
+        reason = " ".join(str(error).split()).removeprefix("error: ") or type(error).__name__
+        raise UserError(f"{path}: this run cannot be opened: {reason[:LONGEST_REASON]}") from error
     return _candidate(path, run)
 
 

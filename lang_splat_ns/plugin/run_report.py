@@ -94,7 +94,8 @@ def facts_of(run: Run, scores: LanguageScores) -> dict[str, Any]:
         "prompts asked in": source.prompt_language,
         "scored on": _in_words(machine["machine"]),
         "lang-splat-ns": " ".join(filter(None, (metadata.version("lang-splat-ns"), commit()))),
-    } | machine["versions"]
+        "versions": ", ".join(f"{package} {version}" for package, version in machine["versions"].items()),
+    }
 
 
 def _in_words(machine: Mapping[str, Any]) -> str:
