@@ -71,12 +71,12 @@ def test_it_reads_well_in_a_browser(page: Path, width: int, dark: bool) -> None:
 
 
 def said_before_any_work(
-    configs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    configs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str
 ) -> str:
     """The one line that the command says about its runs; scoring one would fail the test."""
     monkeypatch.setattr(compare_runs, "report_on", lambda *_: pytest.fail("scored before all runs were looked at"))
     with pytest.raises(SystemExit) as ended:
-        lang_splat(["report", "--load-config", *map(str, configs)])
+        lang_splat(["report", "--load-config", *map(str, configs), *options])
     assert ended.value.code == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -93,6 +93,9 @@ def test_whatever_is_wrong_with_one_run_is_told_first(
     (broken / "config.yml").write_text("!!python/object:no_such_package.Thing {}", encoding="utf-8")
     said = said_before_any_work([good, broken / "config.yml"], monkeypatch, capsys)
     assert str(broken / "config.yml") in said and "cannot be opened" in said and "no_such_package" in said
+    (tmp_path / "file").touch()
+    for out, reason in ((tmp_path, "is a folder"), (tmp_path / "file" / "page.html", "cannot be written")):
+        assert reason in said_before_any_work([good], monkeypatch, capsys, "--out", str(out))
     assert "given twice" in said_before_any_work([good, good.parent / "." / "config.yml"], monkeypatch, capsys)
 
 
@@ -116,7 +119,7 @@ def test_only_runs_of_one_scene_are_compared(run: Path, tiny_scene: Path, tmp_pa
     photo = moved / json.loads(label.read_text(encoding="utf-8"))["info"]["name"]
     photo = next(moved.rglob(photo.name))
     Image.open(photo).rotate(180).save(photo)
-    with pytest.raises(UserError, match=f"different scenes: their photos {photo.name} differ"):
+    with pytest.raises(UserError, match=f"different scenes, since their photos {photo.name} differ"):
         look_at_runs([first, second])
     label.unlink()
     assert len(look_at_runs([second, first])[0].photos) == len(rest), "photos that only one has are left out"

@@ -27,11 +27,13 @@ class Report:
         """Look at all runs, score them one by one, write."""
         from lang_splat_ns.console import CONSOLE
         from lang_splat_ns.errors import UserError
+        from lang_splat_ns.files import check_writable
 
         if self.out.is_dir():
             raise UserError(f"{self.out}: is a folder; --out wants the page's file, for example report.html.")
         if not self.megabytes >= 0:
             raise UserError(f"--megabytes {self.megabytes}: give a number from 0, which leaves pictures out, upwards.")
+        check_writable(self.out.parent)
         from lang_splat_ns.plugin.compare_runs import compare_runs, look_at_runs
 
         candidates = look_at_runs(self.load_config)

@@ -53,9 +53,9 @@ def look_at_runs(configs: Sequence[Path]) -> list[Candidate]:
     for path, place in zip(configs, places, strict=True):
         if places.count(place) > 1:
             raise UserError(f"{path} is given twice; name each run once.")
+    CONSOLE.rule("Looking at the runs")
     found = [_look(path) for path in configs]
-    for other in found[1:]:
-        _check_same_scene(found[0], other)
+    _check_same_scene(found)
     return found
 
 
@@ -148,17 +148,18 @@ def _candidate(path: Path, run: Run) -> Candidate:
     return Candidate(path, run.config.method_name, folder.resolve(), photos)
 
 
-def _check_same_scene(first: Candidate, other: Candidate) -> None:
-    common = first.photos.keys() & other.photos.keys()
-    told = f"{first.config} ({first.scene}) and {other.config} ({other.scene})"
+def _check_same_scene(candidates: Sequence[Candidate]) -> None:
+    first = candidates[0]
+    told = ", ".join(f"{one.config} ({one.scene})" for one in candidates)
+    common = set(first.photos).intersection(*(one.photos for one in candidates))
     if not common:
-        raise UserError(f"{told} have no labelled evaluation photo in common, so they cannot be compared.")
-    for name in common:
-        if not first.photos[name] & other.photos[name]:
-            raise UserError(f"{told} are of different scenes: their photos {name} differ. Compare runs of one scene.")
-    if common != first.photos.keys() or common != other.photos.keys():
+        raise UserError(f"{told}: no labelled evaluation photo is common to all, so they cannot be compared.")
+    for name in sorted(common):
+        if any(not first.photos[name] & other.photos[name] for other in candidates[1:]):
+            raise UserError(f"{told}: different scenes, since their photos {name} differ. Compare runs of one scene.")
+    if any(common != one.photos.keys() for one in candidates):
         names = ", ".join(sorted(common))
-        CONSOLE.print(f"Compared over the photos that both held out: {names}", markup=False, soft_wrap=True)
+        CONSOLE.print(f"Compared over the photos that all of them held out: {names}", markup=False, soft_wrap=True)
 
 
 def _digest(path: Path) -> str:
