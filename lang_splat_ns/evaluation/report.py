@@ -133,9 +133,11 @@ def _count(summary: Mapping[str, float]) -> tuple[int, int] | None:
 
 def _others(shared: Sequence[LanguageScores], runs: Sequence[RunReport]) -> dict[str, list[str | None]]:
     """Name of a figure -> its value of each run, None where a run has none."""
-    shown = {key for key, _, _ in _HEAD_FIGURES} | set(_COUNTS)
     columns: list[dict[str, str]] = []
     for scores, run in zip(shared, runs, strict=True):
+        shown = {key for key, _, _ in _HEAD_FIGURES} | set(_COUNTS)
+        # A single level is what the head tells already.
+        shown |= {f"language_miou_{level}" for level in scores.levels if len(scores.levels) == 1}
         rest = {_spelt_out(key): percent(value) for key, value in scores.summary.items() if key not in shown}
         columns.append(rest | {name: number(value) for name, value in run.figures.items()})
     names = dict.fromkeys(name for column in columns for name in column)

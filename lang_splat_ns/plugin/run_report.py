@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -100,7 +101,9 @@ def facts_of(run: Run, scores: LanguageScores) -> dict[str, Any]:
 
 def _in_words(machine: Mapping[str, Any]) -> str:
     cores = f"{machine['processor']}, {machine['cores']} cores"
-    return f"{machine['gpu']}, {cores}" if "gpu" in machine else cores
+    # What else the machine did makes queries slower, and readers ought to know.
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return (f"{machine['gpu']}, {cores}" if "gpu" in machine else cores) + load
 
 
 def _figures(run: Run, scores: LanguageScores, image_metrics: Mapping[str, float]) -> dict[str, Any]:
