@@ -22,7 +22,7 @@ from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation.evaluator import LabelledFrame, UnitAnswer, evaluate
 from lang_splat_ns.evaluation.oracle import OracleField, shrink
 from lang_splat_ns.evaluation.pictures import UnitPictures, unit_pictures
-from lang_splat_ns.evaluation.report import write_report
+from lang_splat_ns.evaluation.report import RunReport, write_report
 from lang_splat_ns.evaluation.scores import LanguageScores
 from lang_splat_ns.files import write_text
 from lang_splat_ns.language.field import Level
@@ -120,7 +120,8 @@ class Oracle2D:
             content = {"facts": facts, **json.loads(scores.to_json())}
             write_text(self.out, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
         if self.report is not None:
-            write_report(self.report, f"2D oracle on {facts['data']}", scores, pictures, {}, facts)
+            report = RunReport("2D oracle", scores, pictures, facts=facts)
+            write_report(self.report, f"2D oracle on {facts['data']}", [report])
             CONSOLE.print(f"Report: {self.report}")
 
 

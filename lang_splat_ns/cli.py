@@ -17,6 +17,7 @@ from lang_splat_ns.commands.lift import Lift
 from lang_splat_ns.commands.poses import Poses
 from lang_splat_ns.commands.query import QueryRun
 from lang_splat_ns.commands.render import RenderRun
+from lang_splat_ns.commands.report import Report
 from lang_splat_ns.commands.weights import FetchWeights, ListWeights
 from lang_splat_ns.console import ERROR_CONSOLE
 from lang_splat_ns.errors import UserError
@@ -40,6 +41,7 @@ Commands = (
     | Annotated[Evaluate, subcommand("eval")]
     | Annotated[Export, subcommand("export")]
     | Annotated[RenderRun, subcommand("render")]
+    | Annotated[Report, subcommand("report")]
     # A flag of the data set may stand on either side of the action: features --data D ls, features ls --data D.
     | CascadeSubcommandArgs[Annotated[Features, subcommand("features")]]
     | Weights

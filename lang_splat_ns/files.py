@@ -21,6 +21,20 @@ def check_exists(data: Path) -> None:
         raise UserError(f"{data}: no such folder; --data wants a nerfstudio data set (a folder with transforms.json).")
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder where it is missing, and check that files can be written into it, before any work.
+
+    Raises:
+        UserError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); give another --out.") from error
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], temporary_folder: Path | None = None) -> None:
     """Create or replace `path` so that no reader ever sees a part of it.
 

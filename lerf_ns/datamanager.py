@@ -17,7 +17,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIndicesEvalDataloader
 
-from lang_splat_ns.plugin.datamanager import SplatDataManager, SplatDataManagerConfig
+from lang_splat_ns.plugin.datamanager import SplatDataManager, SplatDataManagerConfig, as_floats
 from lang_splat_ns.plugin.undistort import undistort, undistort_mask
 from lerf_ns.pixels import PixelStore
 from lerf_ns.source import PyramidOptions, PyramidSource, random_scales
@@ -122,6 +122,10 @@ class LerfDataManager(VanillaDataManager[InputDataset]):
     def eval_camera_copy(self) -> Cameras:
         """All evaluation cameras, undistorted, on the training device."""
         return deepcopy(self.eval_dataset.cameras).to(self.device)
+
+    def eval_photo(self, index: int) -> torch.Tensor:
+        """An evaluation photo as its camera sees it: float [H, W, 3] in 0..1."""
+        return as_floats(self.eval_dataset.get_data(index)["image"])
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """Rays with their colours, and with their targets at random scales."""

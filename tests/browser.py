@@ -145,6 +145,22 @@ def open_page(port: int, width: int = 1100, height: int = 760) -> Iterator[Page]
             browser.close()
 
 
+@contextmanager
+def open_file(path: Path, width: int, height: int = 800, dark: bool = False) -> Iterator[Page]:
+    """An HTML file in a browser window, all of it loaded."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=_OPTIONS)
+        try:
+            scheme = "dark" if dark else "light"
+            page = Page(browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme))
+            page.page.goto(path.resolve().as_uri(), wait_until="load")
+            yield page
+        finally:
+            browser.close()
+
+
 def like(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
     """Where a picture has the hue of a colour and is not pale: bool [H, W]."""
     wanted = np.array(color, np.float32) / 255

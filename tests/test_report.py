@@ -1,19 +1,23 @@
-"""The report: one page that opens anywhere, holds hostile prompts harmlessly, and shows what was scored."""
+"""Reports of one and of several runs: pages that open anywhere, hold hostile text harmlessly, and show the scores."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from language_fakes import FakeEncoder, FakeField
 from PIL import Image
 
+from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation.evaluator import LabelledFrame, evaluate
 from lang_splat_ns.evaluation.pictures import (
+    UnitPictures,
     data_uri,
     mask_overlay,
     relevancy_overlay,
@@ -22,7 +26,7 @@ from lang_splat_ns.evaluation.pictures import (
     unit_pictures,
     write_png,
 )
-from lang_splat_ns.evaluation.report import write_report
+from lang_splat_ns.evaluation.report import RunReport, write_report
 from lang_splat_ns.evaluation.scores import LanguageScores
 
 HOSTILE = "<script>alert('cup')</script>\" onload=\"x"
@@ -57,47 +61,95 @@ class Page(HTMLParser):
         self.text += data
 
 
-def hostile_scores(pictures: bool) -> tuple[LanguageScores, list]:
-    mask = np.zeros((30, 50), bool)
-    mask[10:20, 10:30] = True
-    maps = {HOSTILE: np.where(mask, 0.9, 0.1)[None], "tiger": np.full((1, 30, 50), 0.2)}
-    field = FakeField({"cam": maps}, ("whole",), FakeEncoder({HOSTILE: (1, 0), "tiger": (0, 1), "thing": (1, 1)}))
-    frame = LabelledFrame("a&b.jpg", "cam", {HOSTILE: mask, "<b>dragon</b>": mask}, {HOSTILE: [mask]})
-    collected: list = []
-    photo = np.random.default_rng(0).uniform(size=(30, 50, 3)).astype(np.float32)
-    keep = (lambda answer: collected.append(unit_pictures(answer, photo))) if pictures else None
-    return evaluate(field, [frame], ["tiger"], on_answer=keep), collected
+MASK = np.zeros((30, 50), bool)
+MASK[10:20, 10:30] = True
+ELSEWHERE = np.roll(MASK, 18, axis=1)
+FOUND, NOTHING = np.where(MASK, 0.9, 0.1)[None], np.full((1, 30, 50), 0.2)
+WORDS = {HOSTILE: (1, 0), "tiger": (0, 1), "thing": (1, 1), "lamp": (1, 2)}
+PHOTO = np.random.default_rng(0).uniform(size=(30, 50, 3)).astype(np.float32)
+
+
+def hostile_run(name: str, pictures: bool = True, words: Sequence[str] = tuple(WORDS), **about: Any) -> RunReport:
+    """Finds the hostile prompt in its place, and the lamp there too, in two photos."""
+    maps = {HOSTILE: FOUND, "tiger": NOTHING, "lamp": FOUND}
+    field = FakeField({"cam": maps}, ("whole",), FakeEncoder({word: WORDS[word] for word in words}))
+    masks = {HOSTILE: MASK, "<b>dragon</b>": MASK, "lamp": ELSEWHERE}
+    frames = [LabelledFrame(frame, "cam", masks, {HOSTILE: [MASK]}) for frame in ("a&b.jpg", "c.jpg")]
+    collected: list[UnitPictures] = []
+    keep = (lambda answer: collected.append(unit_pictures(answer, PHOTO))) if pictures else None
+    return RunReport(name, evaluate(field, frames, ["tiger"], on_answer=keep), collected, **about)
+
+
+def page_of(path: Path, *runs: RunReport, **options: Any) -> Page:
+    write_report(path, "<i>desk</i>", runs, **options)
+    return Page(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("with_pictures", [True, False])
-def test_hostile_text_stays_text(tmp_path: Path, with_pictures: bool) -> None:
-    scores, pictures = hostile_scores(with_pictures)
-    path = tmp_path / "new folder" / "report.html"
-    write_report(path, "<i>desk</i>", scores, pictures, {"psnr": 27.312, "<u>": "</style>"}, {"gpu": "<img src=x>"})
-    page = Page(path.read_text(encoding="utf-8"))
-    assert not {"script", "b", "i", "u", "link", "iframe"} & set(page.tags)
+@pytest.mark.parametrize("others", [(), ("<em>other</em>",)])
+def test_hostile_text_stays_text(tmp_path: Path, with_pictures: bool, others: tuple[str, ...]) -> None:
+    about: Any = {"figures": {"psnr": 27.312, "<u>": "</style>"}, "facts": {"gpu": "<img src=x>"}}
+    runs = [hostile_run(name, with_pictures, **about) for name in ("<s>first</s>", *others)]
+    page = page_of(tmp_path / "new folder" / "report.html", *runs)
+    assert not {"script", "i", "u", "em", "s", "link", "iframe"} & set(page.tags)
     assert "onload" not in page.attributes
-    for text in (HOSTILE, "<b>dragon</b>", "<i>desk</i>", "<img src=x>", "a&b.jpg", "27.31"):
+    for text in (HOSTILE, "<b>dragon</b>", "<i>desk</i>", "<img src=x>", "a&b.jpg", "27.31", *others):
         assert text in page.text
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
-    scores, pictures = hostile_scores(True)
-    write_report(tmp_path / "report.html", "desk", scores, pictures, {}, {})
+    page = page_of(tmp_path / "report.html", hostile_run("one"))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    page = Page(text)
     assert page.addresses and all(address.startswith("data:image/") for address in page.addresses)
     assert "http" not in text and "@import" not in text and "url(" not in text
-    # Photo, relevancy, found and truth of the prompt; no truth of the absent one.
-    assert page.tags.count("img") == 7
+    # Photo, relevancy, found and truth of two prompts; no truth of the absent one; in two photos each.
+    assert page.tags.count("img") == 2 * (4 + 4 + 3)
     assert 'name="viewport"' in text and "prefers-color-scheme: dark" in text
-    assert "100.0\u2009%" in page.text and "1 of 2" in page.text
+    assert "100.0\u2009%" in page.text and "2 of 3" in page.text
     assert "unknown word" in page.text and "finds nothing" in page.text
+    assert "Taken for something else" in page.text, "the lamp is found on the hostile thing"
 
 
 def test_nothing_scored_is_a_page_too(tmp_path: Path) -> None:
-    write_report(tmp_path / "report.html", "empty", LanguageScores({}, [], ()), [], {}, {})
+    write_report(tmp_path / "report.html", "empty", [RunReport("one", LanguageScores({}, [], ()))])
     assert "empty" in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+
+
+def test_runs_are_compared_over_what_all_of_them_scored(tmp_path: Path) -> None:
+    narrow = hostile_run("narrow", words=[HOSTILE, "tiger", "thing"])
+    wide = hostile_run("wide")
+    assert wide.scores.summary["language_miou"] < narrow.scores.summary["language_miou"], "it also tries the lamp"
+    page = page_of(tmp_path / "report.html", wide, narrow)
+    miou = f"{100 * narrow.scores.summary['language_miou']:.1f}\u2009%"
+    assert page.text.count(miou) >= 4 and f"{100 * wide.scores.summary['language_miou']:.1f}" not in page.text
+    words = " ".join(page.text.split())
+    assert "over the 4 questions" in words and "2 of wide." in words
+    assert "1 of 3" in words and "2 of 3" in words, "how much each encoder can represent is told all the same"
+    # Per photo of a unit: the photo and its truth once, relevancy and mask of both runs.
+    assert page.tags.count("img") == 2 * (2 + 4) + 2 * (1 + 4)
+    assert page.tags.count("polyline") == 2
+
+
+def test_runs_with_nothing_in_common_are_refused(tmp_path: Path) -> None:
+    runs = [hostile_run("one", words=[HOSTILE, "thing"]), hostile_run("two", words=["lamp", "thing"])]
+    with pytest.raises(UserError, match=r"no prompt in common.*one: .*two: lamp"):
+        write_report(tmp_path / "report.html", "desk", runs)
+    with pytest.raises(UserError, match="the same name"):
+        write_report(tmp_path / "report.html", "desk", [hostile_run("one"), hostile_run("one")])
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_pictures_beyond_the_limit_are_left_out_in_turn(tmp_path: Path) -> None:
+    run = hostile_run("one")
+    one_photo_each = sum(
+        len(picture.uri)
+        for unit in run.pictures
+        if unit.row["frame"] == "a&b.jpg" and unit.truth is not None
+        for picture in (unit.photo, unit.relevancy, unit.mask, unit.truth)
+    )
+    page = page_of(tmp_path / "report.html", run, megabytes=(one_photo_each + 100) / 1e6)
+    assert page.tags.count("img") == 8 and "4 more questions" in page.text
+    assert page_of(tmp_path / "report.html", run, megabytes=0).tags.count("img") == 0
 
 
 def test_overlay_is_the_subdued_photo_up_to_a_half() -> None:

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lang_splat_ns.console import track
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation import metrics
 from lang_splat_ns.evaluation.protocols import PROTOCOLS, EvaluationProtocol, Reading
 from lang_splat_ns.evaluation.scores import LanguageScores, Row, summarise
 from lang_splat_ns.evaluation.selected import score_in_3d
+from lang_splat_ns.evaluation.threshold_curve import iou_at_thresholds
 from lang_splat_ns.language.field import LanguageField, Level, Query, RelevancyMaps
 from lang_splat_ns.language.relevancy import Threshold, resolve_threshold
 from lang_splat_ns.language.text import refused_texts
@@ -103,7 +105,7 @@ def evaluate(
     reasons = _reasons_not_to_score(field, texts)
 
     table: list[Row] = []
-    for frame in frames:
+    for frame in track(frames, "Asking about labelled photos", unit="photos"):
         rows = [_open_row(frame, prompt, texts[prompt], reasons.get(prompt)) for prompt in [*frame.masks, *absent]]
         table += rows
         asked = [row for row in rows if row["reason"] is None]
@@ -111,6 +113,7 @@ def evaluate(
         if protocol.read is not None:
             for row, answer in zip(asked, _answers(field, frame.camera, query, protocol.read), strict=True):
                 unit = _score(frame, row, answer)
+                _look_beyond(unit, answer.reading, protocol)
                 if on_answer is not None:
                     on_answer(unit)
         present = [row for row in asked if row["present"]]
@@ -196,6 +199,16 @@ def _score(frame: LabelledFrame, row: Row, answer: _Answer) -> UnitAnswer:
     if boxes := frame.boxes.get(prompt):
         row["hit"] = metrics.peak_hits(read.pointing, boxes)
     return UnitAnswer(frame, row, relevancy, mask, truth)
+
+
+def _look_beyond(unit: UnitAnswer, read: Reading, protocol: EvaluationProtocol) -> None:
+    """Add what only the maps can tell: on what else the answer lies, and what other thresholds would have given."""
+    row = unit.row
+    row["mask_on"] = metrics.shares_on(unit.mask, unit.frame.masks)
+    row["peak_on"] = metrics.peak_on(read.pointing, unit.frame.masks)
+    if "iou" in row:
+        ious = iou_at_thresholds(protocol, unit.relevancy, unit.frame.masks[row["prompt"]])
+        row |= {} if ious is None else {"iou_at": ious}
 
 
 def _check_size(frame: LabelledFrame, prompt: str, truth: np.ndarray, maps: np.ndarray) -> None:

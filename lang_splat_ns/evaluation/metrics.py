@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -46,3 +46,30 @@ def peak_position(relevancy: np.ndarray) -> tuple[int, int]:
 def mean(values: Sequence[float]) -> float | None:
     """Arithmetic mean, or None of nothing, so that no score is ever NaN."""
     return float(np.mean(values)) if len(values) else None
+
+
+def shares_on(mask: np.ndarray, things: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """On which labelled things a mask lies.
+
+    Args:
+        mask: bool [H, W], what was found.
+        things: name -> bool [H, W], what is there; things may overlap.
+
+    Returns:
+        The share of the mask's pixels on each thing that it touches, rounded to four digits; nothing of an empty mask.
+    """
+    covered = np.count_nonzero(mask)
+    if not covered:
+        return {}
+    shares = {name: round(np.count_nonzero(mask & thing) / covered, 4) for name, thing in things.items()}
+    return {name: share for name, share in shares.items() if share}
+
+
+def peak_on(relevancy: np.ndarray, things: Mapping[str, np.ndarray]) -> list[str]:
+    """The labelled things that hold one of the map's highest pixels; none of a map that is the same everywhere.
+
+    Args:
+        relevancy: float [H, W], as in `peak_hits`.
+        things: name -> bool [H, W], what is there.
+    """
+    return [name for name, thing in things.items() if peak_hits(relevancy, [thing])]

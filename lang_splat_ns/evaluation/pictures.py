@@ -20,8 +20,23 @@ OUTLINE = (255, 214, 10)
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture as a page holds it.
+
+    Attributes:
+        uri: a `data:` address, see `data_uri`.
+        width: in pixels.
+        height: in pixels.
+    """
+
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class UnitPictures:
-    """The pictures of one unit, uint8 [H, W, 3] each, and its row of the score table.
+    """The pictures of one unit, and its row of the score table.
 
     Attributes:
         row: see `LanguageScores.table`.
@@ -32,27 +47,31 @@ class UnitPictures:
     """
 
     row: Row
-    photo: np.ndarray
-    relevancy: np.ndarray
-    mask: np.ndarray
-    truth: np.ndarray | None
+    photo: Picture
+    relevancy: Picture
+    mask: Picture
+    truth: Picture | None
 
 
 def unit_pictures(answer: UnitAnswer, photo: np.ndarray, max_side: int = 480) -> UnitPictures:
-    """Pictures of an answer, made small at once, so that those of a whole evaluation fit into memory.
+    """Pictures of an answer, small and packed at once, so that those of a whole evaluation fit into memory.
 
     Args:
         answer: what `evaluate` hands to `on_answer`.
         photo: float [H, W, 3] in 0..1 at the size of the maps.
         max_side: longest side of the pictures in pixels.
     """
-    truth = None if answer.truth is None else mask_overlay(photo, answer.truth)
+
+    def packed(picture: np.ndarray) -> Picture:
+        small = shrink_picture(picture, max_side)
+        return Picture(data_uri(small), small.shape[1], small.shape[0])
+
     return UnitPictures(
         row=answer.row,
-        photo=shrink_picture(to_uint8(photo), max_side),
-        relevancy=shrink_picture(relevancy_overlay(photo, answer.relevancy), max_side),
-        mask=shrink_picture(mask_overlay(photo, answer.mask), max_side),
-        truth=None if truth is None else shrink_picture(truth, max_side),
+        photo=packed(to_uint8(photo)),
+        relevancy=packed(relevancy_overlay(photo, answer.relevancy)),
+        mask=packed(mask_overlay(photo, answer.mask)),
+        truth=None if answer.truth is None else packed(mask_overlay(photo, answer.truth)),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from torch import Tensor
 
 from lang_splat_ns.plugin.frame_features import FrameFeatureSource, PerceptionSpec
 from lang_splat_ns.scenes.labels import PromptLanguage
@@ -44,6 +45,10 @@ class SplatDataManager(FullImageDatamanager[InputDataset]):
         """All evaluation cameras, undistorted, on the training device."""
         self.cached_eval  # noqa: B018 - see next_train.
         return deepcopy(self.eval_dataset.cameras).to(self.device)
+
+    def eval_photo(self, index: int) -> Tensor:
+        """An evaluation photo as its camera sees it: float [H, W, 3] in 0..1."""
+        return as_floats(self.cached_eval[index]["image"])
 
     def get_extra_state(self) -> dict[str, Any]:
         """Which photos are still to come, and the sampler's random state, for a resume that changes nothing."""
@@ -114,3 +119,9 @@ class LanguageDataManager(SplatDataManager):
         """2D features of the training photos."""
         spec = self.config.perception()
         return FrameFeatureSource(self.train_dataset, spec, Path(str(self.config.data)), str(self.device))
+
+
+def as_floats(photo: Tensor) -> Tensor:
+    """Colours in 0..1 on the CPU: [H, W, 3 or 4], bytes or floats -> float [H, W, 3]."""
+    colours = photo[..., :3].cpu()
+    return colours.float() if colours.is_floating_point() else colours.float() / 255

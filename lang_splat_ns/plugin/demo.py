@@ -11,17 +11,19 @@ from typing import Any, Literal
 
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
-from lang_splat_ns.evaluation.evaluator import UnitAnswer
-from lang_splat_ns.evaluation.scores import LanguageScores
+from lang_splat_ns.evaluation.report import write_report
 from lang_splat_ns.files import write_text
 from lang_splat_ns.language.field import Query
 from lang_splat_ns.language.text import parse_prompts, refused_texts
 from lang_splat_ns.perception.encoders import make_encoder
 from lang_splat_ns.plugin.answers import answer_query
-from lang_splat_ns.plugin.demo_report import write_demo_report
-from lang_splat_ns.plugin.runs import Run, open_run
+from lang_splat_ns.plugin.run_report import report_on
+from lang_splat_ns.plugin.runs import open_run
 from lang_splat_ns.profiles import shorten
 from lang_splat_ns.scenes.gallery import SCENE_VERSION, write_gallery
+
+REPORT_MEGABYTES = 4.0
+"""What pictures may take on the demo's page: two photos of every prompt, and the file opens at once."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ def run_demo(plan: DemoPlan) -> None:
     config_path = _train(plan, scene)
     CONSOLE.rule("3/4 Evaluation on held-out views")
     run = open_run(config_path)
-    answers: list[UnitAnswer] = []
-    metrics, scores = _evaluate(run, answers)
+    image_metrics = run.pipeline.image_metrics()
+    report = report_on(run, plan.method, image_metrics)
+    metrics = image_metrics | report.scores.summary
     facts = {
         "scene_version": SCENE_VERSION,
         "segmenter": plan.segmenter,
@@ -68,7 +71,7 @@ def run_demo(plan: DemoPlan) -> None:
     facts["seconds"] = round(time.perf_counter() - start, 1)
     content = {"method_name": run.config.method_name, "results": metrics, **facts}
     write_text(plan.out / "metrics.json", json.dumps(content, indent=2) + "\n")
-    write_demo_report(plan.out / "report.html", scores, answers, run, metrics, facts)
+    write_report(plan.out / "report.html", "lang-splat demo", [report], REPORT_MEGABYTES)
     _say_goodbye(plan.out, config_path, metrics, facts["seconds"])
 
 
@@ -102,13 +105,6 @@ def _train(plan: DemoPlan, scene: Path) -> Path:
     config.pipeline.datamanager.encoder = plan.encoder
     train(config)
     return config.get_base_dir() / "config.yml"
-
-
-def _evaluate(run: Run, answers: list[UnitAnswer]) -> tuple[dict[str, float], LanguageScores]:
-    metrics = run.pipeline.image_metrics()
-    scores = run.pipeline.evaluate_language(on_answer=answers.append)
-    assert scores is not None, "the demo scene has labels"
-    return metrics | scores.summary, scores
 
 
 def _say_goodbye(out: Path, config: Path, metrics: dict[str, float], seconds: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lang_splat_ns.errors import NotSplatError, UserError
-from lang_splat_ns.files import write_text
+from lang_splat_ns.files import check_writable, write_text
 from lang_splat_ns.language.feature_files import write_features
 from lang_splat_ns.language.field import Query, Selection
 from lang_splat_ns.language.splat_field import SplatField
@@ -100,13 +99,7 @@ def check_out(out: Path, *, folder: bool) -> None:
         raise UserError(f"{out}: is a folder; --out must name the .ply to write.")
     if not folder and out.suffix.lower() != ".ply":
         raise UserError(f"{out}: what is written is a .ply, so --out must end with .ply.")
-    target = out if folder else out.parent
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=target):
-            pass
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out.") from error
+    check_writable(out if folder else out.parent)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.plugin import checkpoints
 from lang_splat_ns.plugin.check_data import check_data
+from lang_splat_ns.plugin.training_time import TrainingClock
 from lang_splat_ns.profiles import take_cpu_preset
 
 
@@ -60,6 +61,7 @@ class SafeTrainer(Trainer):
         super().__init__(config, local_rank, world_size)
         self._last_finished_step: int | None = None
         self._interrupted = False
+        self._clock = TrainingClock()
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Build pipeline, optimizers and viewer, after looking whether data and checkpoint are usable."""
@@ -157,6 +159,7 @@ class SafeTrainer(Trainer):
             return
         path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
         checkpoints.save(path, self._state(step))
+        self._clock.write(self.base_dir, step)
         if self.config.save_only_latest_checkpoint:
             for older in checkpoints.steps(self.checkpoint_dir):
                 if older != step:
@@ -189,6 +192,7 @@ class SafeTrainer(Trainer):
         if self.config.load_scheduler:
             self.optimizers.load_schedulers(state["schedulers"])
         self.grad_scaler.load_state_dict(state["scalers"])
+        self._clock.continue_from(path.parent.parent, state["step"])
         CONSOLE.print(f"Continuing after step {state['step']} of {path}")
 
     def _find_checkpoint(self) -> tuple[Path, dict[str, Any]] | None:
