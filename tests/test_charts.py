@@ -9,14 +9,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lang_splat_ns.evaluation.charts import Axis, Series, line_chart, power_law, ticks
+from lang_splat_ns.evaluation.charts import Axis, Series, line_chart
 from lang_splat_ns.evaluation.page import write_page
 
 
 def lines(svg: str) -> list[list[tuple[float, float]]]:
     """The points of every line, y upwards."""
-    found = re.findall(r'<polyline points="([^"]*)"', svg)
-    return [[(float(p.split(",")[0]), -float(p.split(",")[1])) for p in line.split()] for line in found]
+    found = re.findall(r'<path d="([^"]*)" clip-path="[^"]*" style="fill: none; stroke: var\(--line-\d\)', svg)
+    return [[(float(x), -float(y)) for x, y in re.findall(r"[ML] (\S+) (\S+)", path)] for path in found]
 
 
 def test_points_stand_in_proportion() -> None:
@@ -29,7 +29,7 @@ def test_points_stand_in_proportion() -> None:
 def test_powers_are_straight_on_logarithmic_axes() -> None:
     x = [1e4, 1e5, 1e6]
     svg = line_chart([Series("n^2", x, [v**2 for v in x])], Axis("n", log=True), Axis("s", log=True), "t")
-    assert all(f">{text}</text>" in svg for text in ("10,000", "1e5", "1e6", "1e8", "1e12"))
+    assert all(f">{text}</text>" in svg for text in ("10,000", "100,000", "1e+06", "1e+12"))
     (line,) = lines(svg)
     (x0, y0), (x1, y1), (x2, y2) = line
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2) and y1 - y0 == pytest.approx(y2 - y1, abs=0.2)
@@ -42,40 +42,19 @@ def test_what_cannot_be_drawn_is_left_out() -> None:
         Axis("y"),
         "t",
     )
-    assert [len(line) for line in lines(drawn)] == [2, 0]
-    assert [
-        len(line) for line in lines(line_chart([Series("", [0, 1], [5, 5])], Axis("", log=True), Axis(""), ""))
-    ] == [1]
+    assert max(map(len, lines(drawn))) == 2 and ">nothing</text>" in drawn
+    one = line_chart([Series("", [0, 1], [5, 5])], Axis("", log=True), Axis(""), "")
+    assert max(map(len, lines(one)), default=1) == 1
     assert "nan" not in line_chart([], Axis("x", log=True), Axis("y", log=True), "empty")
 
 
-def test_hostile_names_stay_text() -> None:
-    hostile = "<script>\"'&"
+@pytest.mark.parametrize("hostile", ["<script>\"'&", "_begins", "$x_1$ and $"])
+def test_hostile_names_stay_text(hostile: str) -> None:
     svg = line_chart([Series(hostile, [1, 2], [1, 2])], Axis(hostile), Axis(hostile), hostile)
     root = ElementTree.fromstring(svg)
-    assert {element.tag for element in root.iter()} <= {"svg", "line", "text", "polyline", "circle", "title"}
+    assert not [element for element in root.iter() if element.tag.endswith("script")]
     assert root.attrib["aria-label"] == hostile
-    assert sum(element.text == hostile for element in root.iter("text")) == 3
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "log", "expected"),
-    [
-        (0.3, 0.95, False, [0.4, 0.6, 0.8]),
-        (0, 50, False, [0, 10, 20, 30, 40, 50]),
-        (1e4, 5e6, True, [1e4, 1e5, 1e6]),
-        (3, 60, True, [5, 10, 20, 50]),
-        (1, 1e12, True, [1, 1e2, 1e4, 1e6, 1e8, 1e10, 1e12]),
-    ],
-)
-def test_ticks_are_round(low: float, high: float, log: bool, expected: list[float]) -> None:
-    assert ticks(low, high, log=log) == pytest.approx(expected)
-
-
-def test_power_law_of_known_values() -> None:
-    assert power_law([1, 10, 100], [3, 3 * 10**1.5, 3000]) == pytest.approx((1.5, 3.0))
-    with pytest.raises(ValueError, match="two different places"):
-        power_law([2, 2], [1, 2])
+    assert sum(element.text == hostile for element in root.iter() if element.tag.endswith("text")) == 3
 
 
 def test_a_page_of_charts(tmp_path: Path) -> None:
@@ -83,5 +62,5 @@ def test_a_page_of_charts(tmp_path: Path) -> None:
     path = tmp_path / "charts.html"
     write_page(path, "charts.html.j2", title="Scale", charts=[("Cost", "<i>exponent</i> 1.0", svg)], facts={"cores": 2})
     text = path.read_text(encoding="utf-8")
-    assert text.count("<svg") == text.count("<polyline") == 1 and "&lt;i&gt;exponent" in text and "cores" in text
+    assert text.count("<svg") == 1 and "&lt;i&gt;exponent" in text and "cores" in text
     assert "--line-0:" in text, "the colours that the lines name"

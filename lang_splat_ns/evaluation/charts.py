@@ -1,25 +1,34 @@
-"""Line charts as SVG that stands in a page: no script, no font, colours and text sizes of the page around it.
+"""Line charts as SVG that stands in a page: matplotlib's drawing, in the page's own colours.
 
-Colours are the page's CSS variables `--line-0` to `--line-7`, so that dark pages get light lines. The drawing is narrow
-enough for a phone to show its letters at a size that can be read.
+Colours become the page's CSS variables `--line-0` to `--line-7` and `--quiet`, so that dark pages get light lines. The
+drawing is narrow enough for a phone to show its letters at a size that can be read.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLORS = 8
 """Lines of different colours; more of them start over with other dashes."""
 
-_WIDTH, _HEIGHT = 440, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 44
-_LEGEND_ROW = 18
-_DASHES = ("", "7 4", "2 3")
+_INCHES = 4.8, 3.0
+_LEGEND_ROW = 0.2
+_DASHES = ("-", "--", ":")
 _LONGEST_NAME = 50
+_QUIET = "#fe0100"
+_LINES = tuple(f"#fe00{number:02x}" for number in range(COLORS))
+"""Colours that stand for CSS variables until matplotlib has drawn."""
 
 
 @dataclass(frozen=True)
@@ -68,59 +77,57 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, title: str) -> Markup
     Returns:
         One `<svg>` element. Names and labels are escaped.
     """
-    points = [_usable(one, x, y) for one in series]
-    every = [point for line in points for point in line]
-    across, up = _range(x, [px for px, _ in every]), _range(y, [py for _, py in every])
-    place_x = _scale(x, across, _LEFT, _WIDTH - _RIGHT)
-    place_y = _scale(y, up, _HEIGHT - _BOTTOM, _TOP)
-    height = _HEIGHT + _LEGEND_ROW * len(series)
-    parts = [
-        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, height, title),
-        *(_x_tick(place_x(value), _written(value, x)) for value in ticks(*across, log=x.log)),
-        *(_y_tick(place_y(value), _written(value, y)) for value in ticks(*up, log=y.log)),
-        _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 8, x.label, "middle"),
-        Markup(
-            '<text class="quiet" text-anchor="middle" transform="translate(13 {:.0f}) rotate(-90)">{}</text>'
-        ).format((_TOP + _HEIGHT - _BOTTOM) / 2, y.label),
-    ]
-    for number, (one, line) in enumerate(zip(series, points, strict=True)):
-        parts += [_line(number, [(place_x(px), place_y(py)) for px, py in line]), _legend(number, one.name)]
-    return Markup("\n").join([*parts, Markup("</svg>")])
+    from matplotlib import rc_context
+
+    # Letters stay letters; ids follow from the title, since several charts stand in one page.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 9, "font.family": "sans-serif"}):
+        figure = _figure(series, x, y)
+        text = io.StringIO()
+        nothing: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    svg = text.getvalue().partition("<svg ")[2].replace(_QUIET, "var(--quiet)")
+    # Names of XML's vocabularies are addresses, and a page needs none.
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg, count=2).replace("xlink:href", "href")
+    for number, color in enumerate(_LINES):
+        svg = svg.replace(color, f"var(--line-{number})")
+    # matplotlib has escaped what it was given.
+    return Markup(f'<svg class="chart" role="img" aria-label="{escape(title)}" {svg}')
 
 
-def power_law(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """Exponent and factor of the power law `y = factor * x ** exponent` that fits best on log-log axes.
+def _figure(series: Sequence[Series], x: Axis, y: Axis) -> Figure:
+    from matplotlib.figure import Figure
 
-    Args:
-        x: positive values, of which at least two differ.
-        y: positive values, as many.
+    width, height = _INCHES
+    figure = Figure(figsize=(width, height + _LEGEND_ROW * len(series)), layout="constrained")
+    axes = figure.add_subplot()
+    drawn = []
+    for number, one in enumerate(series):
+        points = _usable(one, x, y)
+        style: Any = {"color": _LINES[number % COLORS], "linestyle": _DASHES[number // COLORS % len(_DASHES)]}
+        drawn += axes.plot([px for px, _ in points], [py for _, py in points], marker="o", markersize=3.5, **style)
+    _show_axis(axes, "x", x)
+    _show_axis(axes, "y", y)
+    axes.grid(color=_QUIET, alpha=0.3, linewidth=0.6)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(which="both", colors=_QUIET, length=0)
+    if drawn:
+        # matplotlib leaves out names that begin with "_", so they are put in afterwards.
+        legend = figure.legend(drawn, ["name"] * len(drawn), loc="outside lower left", frameon=False, labelcolor=_QUIET)
+        for text, one in zip(legend.get_texts(), series, strict=True):
+            text.set_parse_math(False)
+            text.set_text(one.name if len(one.name) <= _LONGEST_NAME else one.name[: _LONGEST_NAME - 1] + "…")
+    return figure
 
-    Raises:
-        ValueError: too few values, or one that is not above 0.
-    """
-    logs = [(math.log(one), math.log(other)) for one, other in zip(x, y, strict=True)]
-    if len({one for one, _ in logs}) < 2:
-        raise ValueError("a power law needs values at two different places")
-    middle_x, middle_y = (sum(pair[axis] for pair in logs) / len(logs) for axis in (0, 1))
-    spread = sum((one - middle_x) ** 2 for one, _ in logs)
-    exponent = sum((one - middle_x) * (other - middle_y) for one, other in logs) / spread
-    return exponent, math.exp(middle_y - exponent * middle_x)
 
+def _show_axis(axes: Axes, which: str, axis: Axis) -> None:
+    from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-def ticks(low: float, high: float, *, log: bool = False) -> list[float]:
-    """Round numbers from one value to another: some five on a linear axis, powers of ten on a logarithmic one."""
-    if log:
-        first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
-        step = max(1, math.ceil((last - first) / 6))
-        found = [10.0**power for power in range(first, last + 1, step)]
-        if last - first <= 2:
-            found = [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
-        return [value for value in found if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
-    rough = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+    side: Any = getattr(axes, f"{which}axis")
+    side.set_label_text(axis.label, parse_math=False, color=_QUIET)
+    if axis.log:
+        getattr(axes, f"set_{which}scale")("log")
+    getattr(axes, f"set_{which}lim")(axis.low, axis.high)
+    side.set_major_formatter(PercentFormatter(1.0) if axis.percent else FuncFormatter(lambda value, _: f"{value:,g}"))
 
 
 def _usable(one: Series, x: Axis, y: Axis) -> list[tuple[float, float]]:
@@ -129,69 +136,3 @@ def _usable(one: Series, x: Axis, y: Axis) -> list[tuple[float, float]]:
         for px, py in zip(one.x, one.y, strict=True)
         if math.isfinite(px) and math.isfinite(py) and (px > 0 or not x.log) and (py > 0 or not y.log)
     ]
-
-
-def _range(axis: Axis, values: Sequence[float]) -> tuple[float, float]:
-    low = axis.low if axis.low is not None else min(values, default=1.0 if axis.log else 0.0)
-    high = axis.high if axis.high is not None else max(values, default=10.0 if axis.log else 1.0)
-    if high > low:
-        return low, high
-    return (low / 2, low * 2) if axis.log else (low - 0.5, low + 0.5)
-
-
-def _scale(axis: Axis, ends: tuple[float, float], start: float, stop: float) -> Callable[[float], float]:
-    def along(value: float) -> float:
-        return math.log(value) if axis.log else value
-
-    low, high = along(ends[0]), along(ends[1])
-    return lambda value: start + (along(value) - low) / (high - low) * (stop - start)
-
-
-def _written(value: float, axis: Axis) -> str:
-    if axis.percent:
-        return f"{100 * value:.3g}\u2009%"
-    if value and not 1e-3 <= abs(value) < 1e5:
-        digits, _, power = f"{value:.0e}".partition("e")
-        return f"{digits}e{int(power)}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _x_tick(at: float, text: str) -> Markup:
-    line = Markup('<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(
-        at, _TOP, _HEIGHT - _BOTTOM
-    )
-    return line + _text(at, _HEIGHT - _BOTTOM + 16, text, "middle")
-
-
-def _y_tick(at: float, text: str) -> Markup:
-    line = Markup('<line class="grid" x1="{1}" x2="{2}" y1="{0:.1f}" y2="{0:.1f}"/>').format(at, _LEFT, _WIDTH - _RIGHT)
-    return line + _text(_LEFT - 5, at + 4, text, "end")
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> Markup:
-    return Markup('<text class="quiet" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, text)
-
-
-def _style(number: int) -> Markup:
-    dash = _DASHES[number // COLORS % len(_DASHES)]
-    return Markup('style="color: var(--line-{})" stroke-dasharray="{}"').format(number % COLORS, dash or "none")
-
-
-def _line(number: int, places: Sequence[tuple[float, float]]) -> Markup:
-    style = _style(number)
-    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    dots = Markup("").join(
-        Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.6" {}/>').format(x, y, style) for x, y in places
-    )
-    return Markup('<polyline points="{}" {}/>').format(joined, style) + dots
-
-
-def _legend(number: int, name: str) -> Markup:
-    at = _HEIGHT + _LEGEND_ROW * number + 8
-    short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
-    stroke = Markup('<line class="key" x1="{}" x2="{}" y1="{}" y2="{}" {}/>').format(
-        _LEFT, _LEFT + 22, at, at, _style(number)
-    )
-    return stroke + Markup('<text x="{}" y="{}">{}<title>{}</title></text>').format(
-        _LEFT + 30, at + 4, escape(short), name
-    )
