@@ -21,6 +21,7 @@ from lang_splat_ns.plugin.data_sets import LerfOvsDataParserConfig, ThreeDOvsDat
 from lang_splat_ns.plugin.datamanager import SplatDataManagerConfig
 from lang_splat_ns.plugin.labelled_frames import labelled_frames, scene_labels
 from lang_splat_ns.plugin.runs import Run, open_run
+from lang_splat_ns.scenes.labels import SceneLabels
 
 LABELLED = ["frame_00003", "frame_00007", "frame_00011"]
 
@@ -95,6 +96,10 @@ def test_masks_of_3d_ovs_fit_their_photos(masked: Path, tiny_scene: Path) -> Non
     shown = read(tiny_scene / "masks" / "frame_00007.png") // 10
     assert np.array_equal(frames[1].masks["blue cube"], shown == 8)
     assert ThreeDOvsDataParserConfig().protocol == "3d-ovs"
+    # A labelled photo that was trained on counts where the papers' roles are asked for.
+    moved = SceneLabels({"00": labels.frames["02"]})
+    assert labelled_frames(manager, moved) == []
+    assert [frame.name for frame in labelled_frames(manager, moved, seen=True)] == ["00.jpg"]
     # The photos of a run with the papers' view roles are both.
     config.dataparser.views = "as-published"
     everything: Any = config.setup(device="cpu", test_mode="val")
