@@ -1,8 +1,7 @@
 """One cell of the matrix in `run`: a method on a scene with an encoder, by the commands that a user types.
 
 Nothing is called that a user does not have: a cell is a few command lines, each in a process of its own whose seconds
-and memory are those of the whole command. What has been done is not done again: a finished command is remembered, and
-a training that was interrupted goes on from its checkpoint.
+and memory are those of the whole command. A finished command is remembered and not run again.
 """
 
 from __future__ import annotations
@@ -158,9 +157,7 @@ class Cell:
             found = json.loads(record.read_text(encoding="utf-8"))
             if found["command"] == command:
                 return found["cost"]
-        folder = self.run_folder / "nerfstudio_models"
-        begun = name == "training" and any(folder.glob("step-*.ckpt"))
-        cost = _run([*command, "--load-dir", str(folder)] if begun else command, self.run_folder / f"{name}.log")
+        cost = _run(command, self.run_folder / f"{name}.log")
         write_text(record, json.dumps({"command": command, "cost": cost}, indent=1) + "\n")
         return cost
 

@@ -17,6 +17,7 @@ from lang_splat_ns.console import duration
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation.evaluator import UnitAnswer
 from lang_splat_ns.evaluation.pictures import UnitPictures, unit_pictures
+from lang_splat_ns.evaluation.protocols import PROTOCOLS
 from lang_splat_ns.evaluation.report import RunReport
 from lang_splat_ns.evaluation.scores import LanguageScores
 from lang_splat_ns.language.field import Query
@@ -33,7 +34,7 @@ _IMAGE_METRICS = {"psnr": "PSNR in dB", "ssim": "SSIM", "lpips": "LPIPS"}
 
 
 def report_on(run: Run, name: str, image_metrics: Mapping[str, float], max_side: int = PICTURE_SIDE) -> RunReport:
-    """Score a run as `ns-eval` does, and collect what a report shows of it.
+    """Score a run by the protocol `held-out`, and collect what a report shows of it.
 
     Args:
         run: the run.
@@ -52,7 +53,7 @@ def report_on(run: Run, name: str, image_metrics: Mapping[str, float], max_side:
         photo = manager.eval_photo(index[answer.frame.name]).numpy()
         pictures.append(unit_pictures(answer, photo, max_side))
 
-    scores = run.pipeline.evaluate_language(on_answer=keep)
+    scores = run.pipeline.evaluate_language(on_answer=keep, protocol=PROTOCOLS["held-out"])
     if scores is None:
         raise UserError(f"{data_folder(manager)}: no labelled evaluation photo, so there is nothing to score.")
     return RunReport(name, scores, pictures, _figures(run, scores, image_metrics), facts_of(run, scores))
@@ -92,6 +93,7 @@ def facts_of(run: Run, scores: LanguageScores) -> dict[str, Any]:
         "size of photos": f"{source.camera_res_scale_factor:g} of the files'",
         "segmenter": segmenter if hasattr(source, "segmenter") else "none, tiles of the photos",
         "encoder": run.pipeline.model.language_field().encoder.encoder_id,
+        "protocol": "held-out",
         "prompts asked in": source.prompt_language,
         "scored on": _in_words(machine["machine"]),
         "lang-splat-ns": " ".join(filter(None, (metadata.version("lang-splat-ns"), commit()))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from dataclasses import dataclass, field
@@ -87,8 +88,16 @@ class SafeTrainer(Trainer):
             if in_main_thread:
                 signal.signal(signal.SIGINT, previous)
         if self._interrupted:
+            self._say_how_to_go_on()
             # A script must not take what has been stopped for finished.
             raise SystemExit(130)
+
+    def _say_how_to_go_on(self) -> None:
+        # nerfstudio counts the steps of this call, and not those before it.
+        left = self.config.max_num_iterations - (self.step + 1 - self._start_step)
+        if left > 0:
+            options = f"--load-dir {shlex.quote(str(self.checkpoint_dir))} --max-num-iterations {left}"
+            CONSOLE.print(f"The same command with these options does what is left: {options}", soft_wrap=True)
 
     def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
         # Stopping in the middle of a step would leave some parameters updated and others not.
