@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lang_splat_ns.errors import UserError
-from lang_splat_ns.scenes.labels import FrameLabels, SceneLabels, fill_polygon, read_labels, write_labels
+from lang_splat_ns.scenes.labels import FrameLabels, SceneLabels, fill_polygon, read_labels
+from lang_splat_ns.scenes.labels_lerf_ovs import write_labels
 from lang_splat_ns.scenes.outlines import trace
 
 SHARED_SCENES = Path(__file__).parents[2] / "shared" / "scenes"

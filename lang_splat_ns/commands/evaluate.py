@@ -16,10 +16,12 @@ class Evaluate:
     """config.yml of a finished run."""
     out: Path = Path("eval.json")
     """Where the scores go; the table of every prompt goes to <out>.prompts.json beside it."""
-    protocol: Literal["held-out", "lerf-ovs-2d", "lerf-ovs-3d"] = "held-out"
-    """How answers become scores. held-out: that of ns-eval. lerf-ovs-2d: as LangSplat's code does it, on stretched
-    maps, so that every prompt is found somewhere. lerf-ovs-3d: as in OpenGaussian, Dr. Splat and VALA, on Gaussians
-    that are drawn alone. Which photos were trained on is the run's own split in any case."""
+    protocol: Literal["held-out", "lerf-ovs-2d", "lerf-ovs-3d", "3d-ovs", "as-published"] | None = None
+    """How answers become scores; by default as in ns-eval, which is held-out unless the data parser says otherwise.
+    held-out: our own. lerf-ovs-2d: as LangSplat's code does it, on stretched maps, so that every prompt is found
+    somewhere. lerf-ovs-3d: as in OpenGaussian, Dr. Splat and VALA, on Gaussians that are drawn alone. 3d-ovs: every
+    pixel answers with one class of the scene's closed list. as-published: lerf-ovs-2d on all labelled photos, also
+    those that were trained on. Which those are is the run's own split in any case."""
     level: str = "auto"
     """Level that answers every prompt, or auto."""
     threshold: str = "auto"
@@ -47,20 +49,21 @@ class Evaluate:
         from lang_splat_ns.plugin.runs import open_run
 
         run = open_run(self.load_config)
+        protocol = self.protocol or run.pipeline.protocol
         scores = run.pipeline.evaluate_language(
             self.prompt_language,
             self.query_mode,
             level=self.level,
             threshold=threshold,
             negatives=negatives,
-            protocol=PROTOCOLS[self.protocol],
+            protocol=PROTOCOLS[protocol],
         )
         if scores is None:
-            raise UserError(f"{run.config.pipeline.datamanager.data}: no label folder, so there is nothing to score.")
+            raise UserError(f"{run.config.pipeline.datamanager.data}: no labels, so there is nothing to score.")
         content = {
             "method_name": run.config.method_name,
             "checkpoint": str(run.checkpoint),
-            "protocol": self.protocol,
+            "protocol": protocol,
             "results": scores.summary,
         }
         write_text(self.out, json.dumps(content, indent=2) + "\n")

@@ -21,6 +21,11 @@ def iou(mask: np.ndarray, truth: np.ndarray) -> float:
     return np.count_nonzero(mask & truth) / union if union else 1.0
 
 
+def recall(mask: np.ndarray, truth: np.ndarray) -> float:
+    """Share of what is there that was found, 0..1; bool [H, W] each, with something there."""
+    return np.count_nonzero(mask & truth) / np.count_nonzero(truth)
+
+
 def peak_hits(relevancy: np.ndarray, boxes: Sequence[np.ndarray]) -> bool:
     """Whether the map points at the prompt: one of its highest pixels lies in a box (LangSplat's localisation).
 

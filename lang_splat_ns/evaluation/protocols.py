@@ -1,8 +1,12 @@
 """How maps and Gaussians are read for a score: our own rule, and those under which the papers published theirs.
 
 Scores of one protocol say nothing about scores of another. Ours never stretches a map, so that an absent prompt can
-stay empty; the published ones do, so that every prompt is found somewhere. Which photos were used for training is a
-matter of the data set's split and not of these.
+stay empty; the published ones do, so that every prompt is found somewhere.
+
+Published scores differ along two axes. One is the reading, which is what is here. The other is the role of the
+labelled photos: whether geometry and language were trained on them. That is settled when a run is trained (the data
+parsers `lerf-ovs` and `3d-ovs` call it `views`), and a protocol can only choose which of a run's labelled photos it
+scores: those that were held out, or, as the papers do, those that were trained on, too.
 
 - `held-out`: DESIGN's rule. The photo's smoothed raw relevancy above a threshold, at the level that the field chose.
 - `lerf-ovs-2d`: LangSplat's evaluation (Qin et al., CVPR 2024) with the constants of its published code: 30 x 30 means,
@@ -10,12 +14,17 @@ matter of the data set's split and not of these.
 - `lerf-ovs-3d`: the evaluation of OpenGaussian, Dr. Splat and VALA, with VALA's constants (2025): relevancy of
   Gaussians, averaged with their ten nearest, stretched to 0..1, and of that what lies above 0.6 of the upper half;
   those alone are drawn. It has no localisation and says nothing about maps.
+- `3d-ovs`: the evaluation of 3D-OVS (Liu et al., NeurIPS 2023). The scene's classes are a closed list, and every pixel
+  answers with the one of the highest relevancy, which with the same negatives for all is the nearest one. Mean IoU
+  over photos and the classes in them, and pixel accuracy.
+- `as-published`: read as `lerf-ovs-2d`, with the view roles of the LangSplat family: every labelled photo counts,
+  whether it was trained on or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +41,9 @@ from lang_splat_ns.language.relevancy import (
     smooth,
 )
 
-ProtocolName = Literal["held-out", "lerf-ovs-2d", "lerf-ovs-3d"]
+ProtocolName = Literal["held-out", "lerf-ovs-2d", "lerf-ovs-3d", "3d-ovs", "as-published"]
+
+DEFAULT_PROTOCOL: ProtocolName = "held-out"
 
 _BOX, _MAJORITY = 30, 7
 """Pixels, whatever the photo's size, as in LangSplat's code."""
@@ -48,7 +59,8 @@ class Reading:
 
     Attributes:
         maps: float [L, H, W], what masks were read off, before any stretching.
-        masks: bool [L, H, W].
+        masks: bool [L, H, W], where that level alone would say that the prompt is.
+        mask: bool [H, W], the answer.
         chosen: the level that answers.
         pointing: float [H, W], the map whose peak is the prompt's place.
         threshold: the number that applied.
@@ -56,6 +68,7 @@ class Reading:
 
     maps: np.ndarray
     masks: np.ndarray
+    mask: np.ndarray
     chosen: int
     pointing: np.ndarray
     threshold: float
@@ -66,16 +79,32 @@ class EvaluationProtocol:
     """A way to read answers.
 
     Attributes:
-        read: reads one prompt's raw relevancy [L, H, W], given the level that the field has chosen and the query; None
-            where maps are not scored.
+        read: reads raw relevancy of a query's prompts [Q, L, H, W] in one frame, given the level that the field has
+            chosen for each and the query; None where maps are not scored.
         select: the Gaussians that answer each prompt, bool [Q, N], where those are scored; raises `NotSplatError`
             where a field has none.
         opaque: alpha above which a pixel belongs to a selection's silhouette.
+        closed: whether prompts are a closed list: they are all asked in every frame and read together, and none of
+            them is ever absent.
+        seen: whether labelled photos that were trained on are scored as well as those that were held out.
     """
 
-    read: Callable[[Tensor, int, Query], Reading] | None
+    read: Callable[[Tensor, Sequence[int], Query], Iterable[Reading]] | None
     select: Callable[[LanguageField, Query], Tensor] | None
     opaque: float = 0.5
+    closed: bool = False
+    seen: bool = False
+
+
+def one_by_one(
+    read: Callable[[Tensor, int, Query], Reading],
+) -> Callable[[Tensor, Sequence[int], Query], Iterable[Reading]]:
+    """A reading of prompts that do not mind each other, from that of one prompt [L, H, W] and its level."""
+
+    def read_each(maps: Tensor, chosen: Sequence[int], query: Query) -> Iterable[Reading]:
+        return (read(of_prompt, level, query) for of_prompt, level in zip(maps, chosen, strict=True))
+
+    return read_each
 
 
 def read_held_out(maps: Tensor, chosen: int, query: Query) -> Reading:
@@ -84,7 +113,7 @@ def read_held_out(maps: Tensor, chosen: int, query: Query) -> Reading:
     masks = torch.stack([mask_of_smoothed(level, query.threshold) for level in smoothed])
     found = smoothed.cpu().numpy()
     limit = resolve_threshold(float(found[chosen].max()), query.threshold)
-    return Reading(found, masks.cpu().numpy(), chosen, found[chosen], limit)
+    return Reading(found, masks.cpu().numpy(), masks[chosen].cpu().numpy(), chosen, found[chosen], limit)
 
 
 def read_langsplat(maps: Tensor, chosen: int, query: Query) -> Reading:
@@ -98,7 +127,19 @@ def read_langsplat(maps: Tensor, chosen: int, query: Query) -> Reading:
     if query.level == "auto":
         chosen = int(smoothed.max((1, 2)).argmax())
         pointing = blurred[int(blurred.max((1, 2)).argmax())]
-    return Reading(smoothed, masks, chosen, pointing, limit)
+    return Reading(smoothed, masks, masks[chosen], chosen, pointing, limit)
+
+
+def read_closed_list(maps: Tensor, chosen: Sequence[int], query: Query) -> Iterable[Reading]:
+    """Each pixel belongs to the class of the highest raw relevancy there, each class at its own level.
+
+    A pixel without evidence for any class (relevancy 0) belongs to none. There is no threshold.
+    """
+    raw = maps.float().cpu().numpy()  # [Q, L, H, W]
+    answers = highest(raw[np.arange(len(raw)), list(chosen)])
+    of_levels = np.stack([highest(raw[:, level]) for level in range(raw.shape[1])])
+    for number, level in enumerate(chosen):
+        yield Reading(raw[number], of_levels == number, answers == number, level, raw[number, level], 0.0)
 
 
 def select_own(field: LanguageField, query: Query) -> Tensor:
@@ -124,10 +165,12 @@ def select_vala(field: LanguageField, query: Query) -> Tensor:
 
 
 PROTOCOLS: dict[ProtocolName, EvaluationProtocol] = {
-    "held-out": EvaluationProtocol(read_held_out, select_own),
-    "lerf-ovs-2d": EvaluationProtocol(read_langsplat, None),
+    "held-out": EvaluationProtocol(one_by_one(read_held_out), select_own),
+    "lerf-ovs-2d": EvaluationProtocol(one_by_one(read_langsplat), None),
     "lerf-ovs-3d": EvaluationProtocol(None, select_vala, opaque=10 / 255),
+    "3d-ovs": EvaluationProtocol(read_closed_list, None, closed=True),
 }
+PROTOCOLS["as-published"] = replace(PROTOCOLS["lerf-ovs-2d"], seen=True)
 
 
 def upper_half(values: np.ndarray) -> np.ndarray:
@@ -146,6 +189,11 @@ def majority(mask: np.ndarray) -> np.ndarray:
     options["borderType"] = cv2.BORDER_CONSTANT
     ones = np.ones(mask.shape, np.float32)
     return cv2.boxFilter(mask.astype(np.float32), **options) * 2 > cv2.boxFilter(ones, **options)
+
+
+def highest(scores: np.ndarray) -> np.ndarray:
+    """Which of Q maps is the highest, of equals the first, and -1 where all are 0: [Q, H, W] -> int [H, W]."""
+    return np.where(scores.max(axis=0) > 0, scores.argmax(axis=0), -1)
 
 
 def mean_of_nearest(scores: Tensor, index: Tensor) -> Tensor:

@@ -31,10 +31,11 @@ class LanguageScores:
             smoothed raw relevancy) and `peak_at` ([x, y] in pixels), `threshold` (the number that applied),
             `area` (share of the frame's pixels in the mask), `mask_on` (prompt -> share of the mask that lies on what
             is labelled so) and `peak_on` (the prompts on whose things the peak lies). Of those the present ones have
-            `iou`, `iou_by_level`, `iou_at` (at each of `CURVE_THRESHOLDS`, where the protocol has such a curve), `hit`
-            (absent where there are no boxes), `gt_area`, and `iou_3d` (of the selected Gaussians' silhouette, absent
-            without Gaussians); the others have `rejected`. A protocol that scores Gaussians alone leaves all but
-            `iou_3d` out.
+            `iou`, `iou_by_level`, `gt_area` (absent where there are boxes only), `iou_at` (at each of
+            `CURVE_THRESHOLDS`, where the protocol has such a curve), `hit` (absent where there are no boxes), with a
+            closed list `recall` (share of the labelled pixels that are found), and `iou_3d` (of the selected Gaussians'
+            silhouette, absent without Gaussians); the others have `rejected`. A protocol that scores Gaussians alone
+            leaves all but `iou_3d` out.
         levels: the field's levels, coarse to fine.
     """
 
@@ -61,10 +62,12 @@ def summarise(table: Sequence[Row], prompts: Collection[str] | None = None) -> d
 
     Returns:
         `language_miou`: mean IoU over the units; `language_miou_<level>`: the same with that level everywhere;
-        `language_localization`: share of units whose peak lies in a box; `language_absent_rejection`: share of
-        (frame, absent prompt) pairs with an empty mask; `language_miou_3d`, `language_acc25_3d` and
-        `language_acc50_3d`: mean IoU of the silhouettes of the selected Gaussians, and share of at least 0.25 and
-        0.5; `language_prompts_scored` and `language_prompts_total`: distinct prompts that are present in some frame.
+        `language_accuracy`: with a closed list, mean over frames of the share of labelled pixels that answer with
+        their own class; `language_localization`: share of units whose peak lies in a box;
+        `language_absent_rejection`: share of (frame, absent prompt) pairs with an empty mask; `language_miou_3d`,
+        `language_acc25_3d` and `language_acc50_3d`: mean IoU of the silhouettes of the selected Gaussians, and share
+        of at least 0.25 and 0.5; `language_prompts_scored` and `language_prompts_total`: distinct prompts that are
+        present in some frame.
     """
     rows = _counted(table, prompts)
     present = [row for row in rows if row["present"]]
@@ -73,7 +76,11 @@ def summarise(table: Sequence[Row], prompts: Collection[str] | None = None) -> d
     levels = dict.fromkeys(level for row in scored for level in row.get("iou_by_level", ()))
     shares = {
         "language_miou": mean([row["iou"] for row in scored if "iou" in row]),
-        **{f"language_miou_{level}": mean([row["iou_by_level"][level] for row in scored]) for level in levels},
+        **{
+            f"language_miou_{level}": mean([row["iou_by_level"][level] for row in scored if "iou_by_level" in row])
+            for level in levels
+        },
+        "language_accuracy": mean(_accuracies(scored)),
         "language_localization": mean([row["hit"] for row in scored if "hit" in row]),
         "language_absent_rejection": mean([row["rejected"] for row in absent]),
         "language_miou_3d": mean([row["iou_3d"] for row in scored if "iou_3d" in row]),
@@ -147,3 +154,18 @@ def _means(rows: Sequence[Row], by: str, key: str) -> dict[str, float]:
     for row in rows:
         values.setdefault(row[by], []).append(row[key])
     return {name: float(np.mean(group)) for name, group in values.items()}
+
+
+def _accuracies(scored: Sequence[Row]) -> list[float]:
+    """Of each frame that was read with a closed list the share of labelled pixels that answer with their own class.
+
+    3D-OVS counts a pixel without a label as a miss; its photos are labelled all over, so that it makes no difference.
+    """
+    frames: dict[str, list[Row]] = {}
+    for row in scored:
+        if "recall" in row:
+            frames.setdefault(row["frame"], []).append(row)
+    return [
+        sum(row["recall"] * row["gt_area"] for row in rows) / sum(row["gt_area"] for row in rows)
+        for rows in frames.values()
+    ]

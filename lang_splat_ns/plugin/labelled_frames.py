@@ -25,20 +25,29 @@ def scene_labels(manager: Any) -> SceneLabels | None:
     return read_labels(data_folder(manager))
 
 
-def labelled_frames(manager: Any, labels: SceneLabels) -> list[LabelledFrame]:
+def labelled_frames(manager: Any, labels: SceneLabels, seen: bool = False) -> list[LabelledFrame]:
     """The evaluation photos that have labels, matched by exact file stem.
 
     Masks and boxes are scaled and undistorted as the photos are, so they fit renders of the evaluation cameras.
+
+    Args:
+        manager: has the photos.
+        labels: what photos show.
+        seen: take the training photos that have labels as well; a photo that is both is taken once.
     """
-    dataset, cameras = manager.eval_dataset, manager.eval_camera_copy()
-    distorted = deepcopy(dataset._dataparser_outputs.cameras)
-    if manager.config.camera_res_scale_factor != 1.0:
-        distorted.rescale_output_resolution(manager.config.camera_res_scale_factor)
-    return [
-        _labelled_frame(path, labels.frames[path.stem], cameras[index : index + 1], distorted[index])
-        for index, path in enumerate(dataset.image_filenames)
-        if path.stem in labels.frames
-    ]
+    parts = [(manager.eval_dataset, manager.eval_camera_copy())]
+    if seen:
+        parts.append((manager.train_dataset, manager.train_camera_copy()))
+    frames: dict[Path, LabelledFrame] = {}
+    for dataset, cameras in parts:
+        distorted = deepcopy(dataset._dataparser_outputs.cameras)
+        if manager.config.camera_res_scale_factor != 1.0:
+            distorted.rescale_output_resolution(manager.config.camera_res_scale_factor)
+        for index, path in enumerate(dataset.image_filenames):
+            if path.stem in labels.frames and path not in frames:
+                truth = labels.frames[path.stem]
+                frames[path] = _labelled_frame(path, truth, cameras[index : index + 1], distorted[index])
+    return list(frames.values())
 
 
 def _labelled_frame(path: Path, truth: FrameLabels, camera: Cameras, distorted: Cameras) -> LabelledFrame:
@@ -48,8 +57,8 @@ def _labelled_frame(path: Path, truth: FrameLabels, camera: Cameras, distorted: 
     return LabelledFrame(
         name=path.name,
         camera=camera,
-        masks={category: carry(truth.mask(category)) for category in truth.polygons},
-        boxes={category: [carry(box) for box in truth.box_masks(category)] for category in truth.polygons},
+        masks={category: carry(truth.mask(category)) for category in truth.outlined},
+        boxes={category: [carry(box) for box in truth.box_masks(category)] for category in truth.boxes},
     )
 
 

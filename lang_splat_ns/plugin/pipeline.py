@@ -17,6 +17,7 @@ from rich.markup import escape
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation.evaluator import evaluate
+from lang_splat_ns.evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS, EvaluationProtocol, ProtocolName
 from lang_splat_ns.evaluation.scores import LanguageScores
 from lang_splat_ns.files import write_text
 from lang_splat_ns.language.field import QueryMode
@@ -164,14 +165,24 @@ class LanguagePipeline(SplatPipeline):
         with self.model.prompts.silenced(), self._evaluating():
             return super().get_average_eval_image_metrics(step, output_path, get_std)
 
+    @property
+    def protocol(self) -> ProtocolName:
+        """How answers are read where nobody says so: as the data parser chooses, or else our own way."""
+        return getattr(self.config.datamanager.dataparser, "protocol", DEFAULT_PROTOCOL)
+
     def evaluate_language(
-        self, prompt_language: PromptLanguage | None = None, query_mode: QueryMode | None = None, **options: Any
+        self,
+        prompt_language: PromptLanguage | None = None,
+        query_mode: QueryMode | None = None,
+        protocol: EvaluationProtocol | None = None,
+        **options: Any,
     ) -> LanguageScores | None:
         """Scores against the labels beside the data, or None where there are none.
 
         Args:
             prompt_language: language in which the labels' prompts are asked; None is the run's own choice.
             query_mode: how prompts are answered, where the method has a choice; None is the run's own.
+            protocol: how answers are read and which photos count; None is `self.protocol`.
             options: as in `evaluate`.
 
         Raises:
@@ -181,13 +192,20 @@ class LanguagePipeline(SplatPipeline):
         translations = self._translations(labels, prompt_language or self.config.datamanager.prompt_language)
         if labels is None:
             return None
-        frames = labelled_frames(self.datamanager, labels)
+        protocol = protocol or PROTOCOLS[self.protocol]
+        frames = labelled_frames(self.datamanager, labels, protocol.seen)
         if not frames:
-            CONSOLE.print("[yellow]No evaluation photo has a label file, so there are no language scores.[/yellow]")
+            CONSOLE.print("[yellow]No evaluation photo has labels, so there are no language scores.[/yellow]")
             return None
         with self._evaluating():
             return evaluate(
-                self.model.language_field(query_mode), frames, labels.absent, translations=translations, **options
+                self.model.language_field(query_mode),
+                frames,
+                labels.absent,
+                translations=translations,
+                protocol=protocol,
+                classes=labels.classes,
+                **options,
             )
 
     @contextmanager

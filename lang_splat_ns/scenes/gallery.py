@@ -24,7 +24,8 @@ from lang_splat_ns.scenes.gallery_light import prepare
 from lang_splat_ns.scenes.gallery_points import PointSampler
 from lang_splat_ns.scenes.gallery_render import Picture, View, path, render
 from lang_splat_ns.scenes.gallery_scene import ABSENT, CHINESE, COLOURS, prompts, things
-from lang_splat_ns.scenes.labels import Box, FrameLabels, Polygon, SceneLabels, write_labels
+from lang_splat_ns.scenes.labels import Box, FrameLabels, Polygon, SceneLabels
+from lang_splat_ns.scenes.labels_lerf_ovs import write_labels
 from lang_splat_ns.scenes.outlines import trace
 
 SCENE_VERSION = 2

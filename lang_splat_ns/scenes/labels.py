@@ -1,8 +1,7 @@
-"""Ground truth in the folder format of LERF-OVS: who reads it and who writes it.
+"""Ground truth of a data set: what labelled photos show, whoever wrote it down.
 
-A folder `label` stands beside the photos. It holds one JSON per labelled frame, named as the photo:
-`{"info": {"name", "width", "height"}, "objects": [{"category", "segmentation", "bbox"}]}`, and, if there are any,
-`absent.json` (prompts for what is nowhere) and `queries_zh.json` (Chinese for every prompt).
+The formats have a file each, `labels_<format>.py`; `read_labels` finds whichever is there. Photos are matched by the
+stem of their file name, exactly.
 
 Coordinates are pixels with the origin in the image's upper left corner, so the first pixel's centre is
 (0.5, 0.5). Each polygon is filled by itself with the even-odd rule, so that a hole can be cut by a bridge of no
@@ -11,17 +10,16 @@ width, and the polygons of a category are united.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lang_splat_ns.errors import UserError
-from lang_splat_ns.files import write_text
+from lang_splat_ns.scenes.labels_json import CHINESE_FILE
 
 PromptLanguage = Literal["en", "zh"]
 """The labels' own prompts, or their Chinese translations."""
@@ -29,10 +27,6 @@ PromptLanguage = Literal["en", "zh"]
 Box = tuple[float, float, float, float]
 Polygon = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-FOLDER = "label"
-ABSENT_FILE = "absent.json"
-CHINESE_FILE = "queries_zh.json"
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,10 @@ class FrameLabels:
         width: width in pixels of the photo that the coordinates belong to.
         height: height in pixels.
         polygons: category -> polygons [k, 2], x and y in pixels from the upper left corner of the image.
-        boxes: category -> boxes (x1, y1, x2, y2) in the same pixels, one per object entry.
+        boxes: category -> boxes (x1, y1, x2, y2) in the same pixels, one per object entry. A category may have nothing
+            else: then where it is can be scored, and its shape cannot.
+        painted: category -> gives the pixels that belong to it, bool [H, W], in formats that hold pixels instead of
+            outlines. They are read when they are asked for, since those of a whole data set fill the memory.
     """
 
     name: str
@@ -52,21 +49,31 @@ class FrameLabels:
     height: int
     polygons: dict[str, list[Polygon]]
     boxes: dict[str, list[Box]]
+    painted: Mapping[str, Callable[[], Mask]] = field(default_factory=dict)
 
     @property
     def categories(self) -> tuple[str, ...]:
         """The prompts that are labelled here, in the order of the file."""
-        return tuple(self.polygons)
+        return tuple(dict.fromkeys([*self.outlined, *self.boxes]))
+
+    @property
+    def outlined(self) -> tuple[str, ...]:
+        """Those of them that have a mask and not boxes alone."""
+        return tuple(dict.fromkeys([*self.polygons, *self.painted]))
 
     def mask(self, category: str) -> Mask:
-        """Union of the category's polygons, bool [H, W]; a pixel belongs to a polygon that holds its centre.
+        """Union of the category's polygons and pixels, bool [H, W]; a polygon's pixels have their centres in it.
 
         Raises:
-            KeyError: the frame has no such category.
+            KeyError: the frame has no such category, or nothing but boxes of it.
         """
+        if category not in self.outlined:
+            raise KeyError(category)
         united = np.zeros((self.height, self.width), bool)
-        for polygon in self.polygons[category]:
+        for polygon in self.polygons.get(category, ()):
             united |= fill_polygon(polygon, self.width, self.height)
+        if category in self.painted:
+            united |= self.painted[category]()
         return united
 
     def box_masks(self, category: str) -> list[Mask]:
@@ -94,11 +101,15 @@ class SceneLabels:
         frames: stem of the photo's file name -> its labels. Stems are matched exactly, upper and lower case too.
         absent: prompts for what no photo shows.
         translations: English prompt -> Chinese prompt.
+        classes: the closed list of everything there is to see, in data sets that have one; also those of no frame.
+        source: folder that they were read from.
     """
 
     frames: dict[str, FrameLabels]
     absent: tuple[str, ...] = ()
     translations: dict[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    source: Path | None = None
 
     def in_language(self, language: PromptLanguage, data: Path) -> dict[str, str] | None:
         """Label prompt -> what is asked for it in that language, or None where prompts are asked as they stand.
@@ -113,8 +124,9 @@ class SceneLabels:
         if language == "en":
             return None
         if not self.translations:
+            file = (self.source or data) / CHINESE_FILE
             raise UserError(
-                f"{data / FOLDER / CHINESE_FILE}: missing or empty, and prompt-language {language} asks what it says; "
+                f"{file}: missing or empty, and prompt-language {language} asks what it says; "
                 f'write {{"red cup": "红色的杯子", ...}} for the labelled prompts, or score with prompt-language en.'
             )
         return self.translations
@@ -152,47 +164,35 @@ def fill_polygon(polygon: Polygon, width: int, height: int) -> Mask:
 
 
 def read_labels(data: Path) -> SceneLabels | None:
-    """Ground truth of the data set in folder `data`; None where it has no folder `label`.
+    """Ground truth of the data set in folder `data`, in whichever form it is there; None where it has none.
+
+    - LERF-OVS, ours too: a folder `label` in it, or `../label/<its name>` (`labels_lerf_ovs`).
+    - 3D-OVS: a folder `segmentations` with `classes.txt` (`labels_3d_ovs`).
+    - LERF's boxes: `queries.json` (`labels_lerf_boxes`).
+    - COCO: a `.json` with images, categories and annotations (`labels_coco`).
 
     Raises:
-        UserError: a label file is no JSON or does not have the form above; the message names file and fault.
+        UserError: labels are there twice, or a label file does not have its form; the message names file and fault.
     """
-    folder = data / FOLDER
-    if not folder.is_dir():
-        return None
-    frames: dict[str, FrameLabels] = {}
-    for path in sorted(folder.glob("*.json")):
-        if path.name not in (ABSENT_FILE, CHINESE_FILE):
-            frames[path.stem] = _frame(path, _load(path))
-    return SceneLabels(frames, _absent(folder / ABSENT_FILE), _translations(folder / CHINESE_FILE))
+    # The formats' modules need the types above.
+    from lang_splat_ns.scenes.labels_3d_ovs import find_3d_ovs, read_3d_ovs
+    from lang_splat_ns.scenes.labels_coco import find_coco, read_coco
+    from lang_splat_ns.scenes.labels_lerf_boxes import find_lerf_boxes, read_lerf_boxes
+    from lang_splat_ns.scenes.labels_lerf_ovs import find_lerf_ovs, read_lerf_ovs
 
-
-def write_labels(data: Path, labels: SceneLabels, info: Mapping[str, Any] | None = None) -> None:
-    """Write `labels` to `data/label`, so that `read_labels` gives them back.
-
-    Each polygon becomes an entry of its own, with the box of the same index.
-
-    Args:
-        data: folder of the data set.
-        labels: what to write.
-        info: more keys for the `info` of every frame.
-    """
-    folder = data / FOLDER
-    for stem, frame in labels.frames.items():
-        objects = [
-            {"category": category, "segmentation": _rounded(polygon), "bbox": list(box)}
-            for category, polygons in frame.polygons.items()
-            for polygon, box in zip(polygons, frame.boxes[category], strict=True)
-        ]
-        head = {"name": frame.name, "width": frame.width, "height": frame.height, **(info or {})}
-        write_text(folder / f"{stem}.json", json.dumps({"info": head, "objects": objects}, ensure_ascii=False) + "\n")
-    write_text(folder / ABSENT_FILE, json.dumps(list(labels.absent), ensure_ascii=False, indent=1) + "\n")
-    chinese = json.dumps(labels.translations, ensure_ascii=False, indent=1)
-    write_text(folder / CHINESE_FILE, chinese + "\n")
-
-
-def _rounded(polygon: Polygon) -> list[list[float]]:
-    return [[round(float(x), 2), round(float(y), 2)] for x, y in polygon]
+    formats: tuple[tuple[Callable[[Path], list[Path]], Callable[[Path], SceneLabels]], ...] = (
+        (find_lerf_ovs, read_lerf_ovs),
+        (find_3d_ovs, read_3d_ovs),
+        (find_lerf_boxes, read_lerf_boxes),
+        (find_coco, read_coco),
+    )
+    found = [(path, read) for find, read in formats for path in find(data)]
+    if len(found) > 1:
+        places = " and ".join(str(path) for path, _ in found)
+        raise UserError(f"{data} has labels twice, in {places}: take all but one of them away.")
+    for path, read in found:
+        return read(path)
+    return None
 
 
 def _centres(low: float, high: float, size: int) -> slice:
@@ -201,90 +201,3 @@ def _centres(low: float, high: float, size: int) -> slice:
     if last < first:
         first = last = int(np.floor(0.5 * (low + high)))
     return slice(min(max(first, 0), size), min(max(last + 1, 0), size))
-
-
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}). Mend it or take it out of the folder.") from None
-
-
-def _frame(path: Path, content: Any) -> FrameLabels:
-    if not isinstance(content, dict) or not isinstance(content.get("info"), dict):
-        raise UserError(f'{path} has no "info" with the photo\'s name, width and height.')
-    info = content["info"]
-    sizes = []
-    for key in ("width", "height"):
-        value = info.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise UserError(f'{path}: "info" needs "{key}" as a positive number of pixels, but it is {value!r}.')
-        sizes.append(value)
-    objects = content.get("objects")
-    if not isinstance(objects, list):
-        raise UserError(f'{path} has no list "objects".')
-    polygons: dict[str, list[Polygon]] = {}
-    boxes: dict[str, list[Box]] = {}
-    for number, entry in enumerate(objects):
-        where = f"{path}, object {number}"
-        if not isinstance(entry, dict) or not isinstance(entry.get("category"), str) or not entry["category"]:
-            raise UserError(f'{where} has no "category".')
-        found = list(_polygons(entry.get("segmentation"), where))
-        polygons.setdefault(entry["category"], []).extend(found)
-        boxes.setdefault(entry["category"], []).append(_box(entry.get("bbox"), found, where))
-    return FrameLabels(str(info.get("name", path.stem)), sizes[0], sizes[1], polygons, boxes)
-
-
-def _polygons(value: Any, where: str) -> Iterator[Polygon]:
-    """The polygons in any of the forms in use: points, flat numbers, or lists of those."""
-    if not isinstance(value, list) or not value:
-        raise UserError(f'{where} has no "segmentation".')
-    if all(_is_number(item) for item in value):
-        if len(value) % 2:
-            raise UserError(f"{where}: a segmentation of {len(value)} numbers cannot be pairs of x and y.")
-        yield _polygon([value[i : i + 2] for i in range(0, len(value), 2)], where)
-    elif all(
-        isinstance(item, list) and len(item) == 2 and not any(isinstance(x, list) for x in item) for item in value
-    ):
-        if not all(_is_number(number) for item in value for number in item):
-            raise UserError(f'{where}: a point of its "segmentation" is not two numbers.')
-        yield _polygon(value, where)
-    else:
-        for item in value:
-            yield from _polygons(item, where)
-
-
-def _polygon(points: Sequence[Sequence[float]], where: str) -> Polygon:
-    if len(points) < 3:
-        raise UserError(f"{where}: a polygon needs at least 3 points, this one has {len(points)}.")
-    return np.array(points, np.float64)
-
-
-def _box(value: Any, polygons: Sequence[Polygon], where: str) -> Box:
-    if value is None:
-        # Without a box the outline gives it.
-        points = np.concatenate(polygons)
-        (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
-        return float(x1), float(y1), float(x2), float(y2)
-    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
-        raise UserError(f'{where}: "bbox" must be [x1, y1, x2, y2], but it is {value!r}.')
-    x1, y1, x2, y2 = (float(number) for number in value)
-    return x1, y1, x2, y2
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
-def _absent(path: Path) -> tuple[str, ...]:
-    content = _load(path) if path.is_file() else []
-    if not isinstance(content, list) or not all(isinstance(item, str) and item for item in content):
-        raise UserError(f"{path} must be a list of prompts.")
-    return tuple(content)
-
-
-def _translations(path: Path) -> dict[str, str]:
-    content = _load(path) if path.is_file() else {}
-    if not isinstance(content, dict) or not all(isinstance(item, str) and item for item in content.values()):
-        raise UserError(f"{path} must map each prompt to its translation.")
-    return content
