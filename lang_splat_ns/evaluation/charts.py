@@ -87,7 +87,7 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, title: str) -> Markup
         figure.savefig(text, format="svg", transparent=True, metadata=nothing)
     svg = text.getvalue().partition("<svg ")[2].replace(_QUIET, "var(--quiet)")
     # Names of XML's vocabularies are addresses, and a page needs none.
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg, count=2).replace("xlink:href", "href")
+    svg = re.sub(r'xmlns(:xlink)?="[^"]*" ?', "", svg, count=2).replace("xlink:href", "href")
     for number, color in enumerate(_LINES):
         svg = svg.replace(color, f"var(--line-{number})")
     # matplotlib has escaped what it was given.
