@@ -1,6 +1,6 @@
 """Why a lifted scene misses what it misses: each labelled unit, asked of the lift and of what it was made from.
 
-python -m benchmarks.lift_misses --run desk=RUN/config.yml --run redkitchen=RUN/config.yml --out lift_misses.json
+python -m benchmarks.lift_misses --run desk=RUN/config.yml --run redkitchen=RUN/config.yml
 
 Three ceilings tell where a miss comes from, each measured on the labelled photo itself: `masks`, the best of the
 segmenter's masks for the label (an encoder that is never wrong); `words`, the label's own masks painted with what the
@@ -12,25 +12,24 @@ the lift otherwise. `gained` and `lost` count units that only the lift, or only 
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import facts_of_machine
+from benchmarks.named_runs import measure_runs
 from benchmarks.oracle_2d import labelled_photos
 from lang_splat_ns.evaluation.evaluator import LabelledFrame, evaluate
 from lang_splat_ns.evaluation.metrics import iou
 from lang_splat_ns.evaluation.oracle import OracleField
 from lang_splat_ns.evaluation.scores import LanguageScores
-from lang_splat_ns.files import write_text
 from lang_splat_ns.perception.extract import Frame, FrameFeatures, extract, read
 from lang_splat_ns.perception.segmenters import LabelMaps
 from lang_splat_ns.plugin.runs import open_run
 
+RESULTS = Path(__file__).parent / "results" / "lift_misses.json"
 Unit = tuple[str, str]
 
 
@@ -78,7 +77,7 @@ def cause(unit: dict[str, Any]) -> str:
     return "lift" if unit["oracle_2d_hit"] else "rivals"
 
 
-def measure(config: Path) -> dict[str, Any]:
+def measure(config: Path) -> Iterator[dict[str, Any]]:
     """All units of one lifted run, and how often each cause applies."""
     run = open_run(config)
     spec, source = run.config.pipeline.datamanager, run.pipeline.datamanager.features
@@ -102,7 +101,7 @@ def measure(config: Path) -> dict[str, Any]:
         unit |= {"words_iou": words["iou"], "words_hit": words["hit"]}
         unit["best_mask"] = best_mask(masks[name][prompt], features[name].label_maps.labels)
         units.append(unit | {"cause": cause(unit)})
-    return {"encoder": encoder.encoder_id, "segmenter": segmenter.segmenter_id, **summary(units), "units": units}
+    yield {"encoder": encoder.encoder_id, "segmenter": segmenter.segmenter_id, **summary(units), "units": units}
 
 
 def summary(units: list[dict[str, Any]]) -> dict[str, Any]:
@@ -122,18 +121,5 @@ def summary(units: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure every run, write JSON."""
-    parser = argparse.ArgumentParser(description="Tell why lifted, labelled runs miss what they miss.")
-    parser.add_argument("--run", action="append", required=True, help="NAME=config.yml of a langsplat-lift run")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    arguments = parser.parse_args()
-    content: dict[str, Any] = {"facts": facts_of_machine(), "scenes": {}}
-    for named in arguments.run:
-        name, _, config = named.partition("=")
-        content["scenes"][name] = measure(Path(config))
-        write_text(arguments.out, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    measure_runs("Tell why lifted, labelled runs miss what they miss.", "langsplat-lift", RESULTS, measure)

@@ -4,7 +4,8 @@
     python -m benchmarks.lift_query --device cuda --out benchmarks/results/lift_query_cuda.json
 
 A cloud of random Gaussians with random codebooks of three levels is asked from random cameras, another prompt each
-time; texts are embedded beforehand. On CUDA the unit of measurement is the GPU's own events. torch, gsplat and numpy
+time; texts are embedded beforehand. Beside them stands what no query that renders can be faster than: the same picture
+with channels that are ready. On CUDA the unit of measurement is the GPU's own events. torch, gsplat and numpy
 suffice.
 """
 
@@ -51,9 +52,9 @@ class RandomScene:
             torch.exp(torch.randn(count, 3, generator=rng) * 0.5 + size),
             torch.rand(count, generator=rng) * 0.98 + 0.01,
         )
-        self._geometry = [tensor.to(device) for tensor in geometry]
+        self.gaussians = [tensor.to(device) for tensor in geometry]
         focal = width * 0.625
-        self._intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], device=device)
+        self.intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], device=device)
         self._size = width, height
         self._texts = TextCache(RandomWords(DIM))
 
@@ -68,7 +69,7 @@ class RandomScene:
         """The values as a camera [4, 4] sees them."""
         assert only is None, "nothing is left out here"
         with torch.no_grad():
-            return rasterize(*self._geometry, values, camera, self._intrinsics, *self._size)[:2]
+            return rasterize(*self.gaussians, values, camera, self.intrinsics, *self._size)[:2]
 
 
 def random_codebook(count: int, device: torch.device, seed: int) -> Codebook:
@@ -97,12 +98,25 @@ def measure(device: torch.device, mode: QueryMode, repeats: int) -> dict[str, fl
     field = LiftedField(scene, [random_codebook(count, device, seed) for seed in range(3)], LEVELS, mode)
     queries = [Query((f"prompt {i}",)) for i in range(PROMPTS)]
     scene.texts().embed([query.positives[0] for query in queries])
+    return _timed(lambda camera, turn: field.relevancy(camera, queries[turn % PROMPTS]), device, repeats, mode)
+
+
+def measure_render(device: torch.device, repeats: int) -> dict[str, float]:
+    """Milliseconds of drawing as many channels as one prompt in the mode scalar has: colours, and a score per level."""
+    count, width, height = SIZES[device.type]
+    scene = RandomScene(count, width, height, device)
+    channels = torch.rand(count, 3 + len(LEVELS), device=device)
+    return _timed(lambda camera, _: scene.blend(camera, channels), device, repeats, "drawing alone")
+
+
+def _timed(work: Callable[[Tensor, int], Any], device: torch.device, repeats: int, what: str) -> dict[str, float]:
+    """Milliseconds of work by camera and turn: median, 95th percentile and worst."""
     rng = np.random.default_rng(0)
     times = []
-    for turn in track(range(repeats + 3), f"Asking, {mode}", unit="queries"):
-        camera, query = random_camera(rng, device), queries[turn % PROMPTS]
+    for turn in track(range(repeats + 3), f"Asking, {what}", unit="queries"):
+        camera = random_camera(rng, device)
         # The first ones compile kernels and fill caches.
-        taken = _milliseconds(lambda camera=camera, query=query: field.relevancy(camera, query), device)
+        taken = _milliseconds(lambda camera=camera, turn=turn: work(camera, turn), device)
         times += [taken] if turn >= 3 else []
     median, late = np.percentile(times, [50, 95])
     return {"median_ms": round(float(median), 3), "p95_ms": round(float(late), 3), "worst_ms": round(max(times), 3)}
@@ -136,6 +150,10 @@ def main(arguments: list[str] | None = None) -> None:
     result |= {"levels": len(LEVELS), "entries": ENTRIES, "repeats": options.repeats}
     result["scalar"] = measure(device, "scalar", options.repeats)
     result["feature"] = measure(device, "feature", options.feature_repeats)
+    result["drawing"] = measure_render(device, options.repeats)
+    medians = {name: result[name]["median_ms"] for name in ("scalar", "feature", "drawing")}
+    result["times_faster_than_feature"] = round(medians["feature"] / medians["scalar"], 1)
+    result["share_of_limit"] = round(medians["drawing"] / medians["scalar"], 2)
     CONSOLE.print(result)
     if options.out is not None:
         write_text(options.out, json.dumps(result, indent=2) + "\n")

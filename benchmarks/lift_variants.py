@@ -1,6 +1,6 @@
 """Every way to lift and to answer, on trained and labelled runs: accuracy, size and seconds.
 
-python -m benchmarks.lift_variants --run demo=RUN/config.yml --run desk=RUN/config.yml --out lift_variants.json
+python -m benchmarks.lift_variants --run demo=RUN/config.yml --run desk=RUN/config.yml
 
 A run of `langsplat` gives geometry, cameras and the feature cache, so that all rows of a scene differ in nothing but
 the lift and the query. Votes are counted once per scene, at the photos' own resolution. In the JSON, per scene: the
@@ -12,10 +12,8 @@ objects per Gaussian).
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.machine import facts_of_machine
+from benchmarks.named_runs import measure_runs
 from benchmarks.oracle_2d import Oracle2D
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.evaluation.evaluator import LabelledFrame, evaluate
-from lang_splat_ns.files import write_text
 from lang_splat_ns.langsplat_lift.counting import count_here
 from lang_splat_ns.langsplat_lift.field import LiftedField
 from lang_splat_ns.langsplat_lift.lift import prepare_counting
@@ -44,6 +41,7 @@ from lang_splat_ns.plugin.runs import Run, open_run
 from lang_splat_ns.scenes.labels import SceneLabels
 from lang_splat_ns.splatting.votes import Votes
 
+RESULTS = Path(__file__).parent / "results" / "lift_variants.json"
 METHODS: tuple[LiftMethod, ...] = ("consensus", "gated-median", "mean")
 RANK = 96
 """Dimensions in which features are blended; what a scene's features span beyond them is less than its noise."""
@@ -169,12 +167,12 @@ def _rounded(summary: dict[str, float]) -> dict[str, float]:
     return {key: round(value, 4) for key, value in summary.items()}
 
 
-def measure_scene(config: Path, found: dict[str, Any], publish: Callable[[], None]) -> None:
-    """Everything about one run, into `found`; `publish` is called after each method, since a scene takes minutes."""
+def measure_scene(config: Path) -> Iterator[dict[str, Any]]:
+    """Everything about one run, after each method, since a scene takes minutes."""
     scene = open_scene(config)
     trained = scene.run.pipeline.evaluate_language()
     assert trained is not None, "the labels have been found before"
-    found |= {
+    found: dict[str, Any] = {
         "gaussians": len(scene.votes),
         "training_views": len(scene.votes.views),
         "encoder": scene.source.encoder.encoder_id,
@@ -185,22 +183,9 @@ def measure_scene(config: Path, found: dict[str, Any], publish: Callable[[], Non
     }
     for method in METHODS:
         found["lift"][method] = measure(scene, method)
-        publish()
-
-
-def main() -> None:
-    """Measure every run, write JSON after each method."""
-    parser = argparse.ArgumentParser(description="Compare lift methods and query modes on trained, labelled runs.")
-    parser.add_argument("--run", action="append", required=True, help="NAME=config.yml of a langsplat run; repeatable")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    arguments = parser.parse_args()
-    content: dict[str, Any] = {"facts": facts_of_machine(), "scenes": {}}
-    for named in arguments.run:
-        name, _, config = named.partition("=")
-        CONSOLE.print(f"Scene {name}", markup=False)
-        found = content["scenes"].setdefault(name, {})
-        measure_scene(Path(config), found, lambda: write_text(arguments.out, json.dumps(content, indent=2) + "\n"))
+        yield found
 
 
 if __name__ == "__main__":
-    main()
+    about = "Compare lift methods and query modes on trained, labelled runs."
+    measure_runs(about, "langsplat", RESULTS, measure_scene)

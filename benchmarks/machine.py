@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,16 @@ def facts_of_machine() -> dict[str, Any]:
     if torch.cuda.is_available():
         machine["gpu"] = torch.cuda.get_device_name()
     return {"machine": machine, "versions": {"python": platform.python_version()} | _versions()}
+
+
+def facts_of_code() -> dict[str, Any]:
+    """The commit that was measured, with "-dirty" where files differ from it; None outside of a checkout."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None}
+    return {"commit": done.stdout.strip()}
 
 
 def _versions() -> dict[str, str]:

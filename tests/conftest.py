@@ -92,3 +92,18 @@ def lerf_splat(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from runs import train
 
     return train(lerf_splat_config(tiny_scene, tmp_path_factory.mktemp("lerf_splat")))
+
+
+@pytest.fixture(scope="session")
+def lerf_runs(
+    tiny_scene: Path, lerf_lite: Path, lerf_splat: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Folders of finished runs of all four methods of LERF. Read them, do not train in them."""
+    from lerf_runs import lerf_config
+    from runs import train
+
+    short = {
+        method: train(lerf_config(tiny_scene, tmp_path_factory.mktemp(method), method, steps=4))
+        for method in ("lerf", "lerf-big")
+    }
+    return short | {"lerf-lite": lerf_lite, "lerf-splat": lerf_splat}

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lerf_runs import lerf_config
-from runs import checkpoint_of, train
+from runs import checkpoint_of
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.plugin.runs import Run, frame_camera, open_run
@@ -18,26 +17,14 @@ METHODS = ("lerf", "lerf-lite", "lerf-big", "lerf-splat")
 
 
 @pytest.fixture(scope="module")
-def runs(
-    tiny_scene: Path, lerf_lite: Path, lerf_splat: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
-    """Folders of finished runs of all methods. Read them, do not train in them."""
-    short = {
-        method: train(lerf_config(tiny_scene, tmp_path_factory.mktemp(method), method, steps=4))
-        for method in ("lerf", "lerf-big")
-    }
-    return short | {"lerf-lite": lerf_lite, "lerf-splat": lerf_splat}
-
-
-@pytest.fixture(scope="module")
-def opened(runs: dict[str, Path]) -> dict[str, Run]:
+def opened(lerf_runs: dict[str, Path]) -> dict[str, Run]:
     """The same runs, loaded as the viewer loads them."""
-    return {method: open_run(folder / "config.yml") for method, folder in runs.items()}
+    return {method: open_run(folder / "config.yml") for method, folder in lerf_runs.items()}
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_checkpoints_are_safe_and_hold_no_frozen_network(runs: dict[str, Path], method: str) -> None:
-    state = torch.load(checkpoint_of(runs[method]), weights_only=True)
+def test_checkpoints_are_safe_and_hold_no_frozen_network(lerf_runs: dict[str, Path], method: str) -> None:
+    state = torch.load(checkpoint_of(lerf_runs[method]), weights_only=True)
     assert not [key for key in state["pipeline"] if "lpips" in key or "encoder." in key or "dino_head" in key]
     assert any(key.startswith("_model.language.field.grids.0.") for key in state["pipeline"])
     about = state["pipeline"]["_model._extra_state"]["language"]
@@ -45,10 +32,10 @@ def test_checkpoints_are_safe_and_hold_no_frozen_network(runs: dict[str, Path], 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_ns_eval(runs: dict[str, Path], method: str, tmp_path: Path) -> None:
+def test_ns_eval(lerf_runs: dict[str, Path], method: str, tmp_path: Path) -> None:
     from nerfstudio.scripts.eval import ComputePSNR
 
-    ComputePSNR(load_config=runs[method] / "config.yml", output_path=tmp_path / "out.json").main()
+    ComputePSNR(load_config=lerf_runs[method] / "config.yml", output_path=tmp_path / "out.json").main()
     results = json.loads((tmp_path / "out.json").read_text())["results"]
     assert results["psnr"] > 5
     assert results["language_prompts_total"] >= results["language_prompts_scored"] > 5
@@ -57,12 +44,12 @@ def test_ns_eval(runs: dict[str, Path], method: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_ns_render(runs: dict[str, Path], method: str, tmp_path: Path) -> None:
+def test_ns_render(lerf_runs: dict[str, Path], method: str, tmp_path: Path) -> None:
     from nerfstudio.scripts.render import DatasetRender
 
     names = ["rgb", "depth", "features_pca", "relevancy_0", "composited_1"]
     DatasetRender(
-        load_config=runs[method] / "config.yml", output_path=tmp_path, split="test", rendered_output_names=names
+        load_config=lerf_runs[method] / "config.yml", output_path=tmp_path, split="test", rendered_output_names=names
     ).main()
     for name in names:
         assert len(list((tmp_path / "test" / name).iterdir())) == 3
@@ -85,7 +72,7 @@ def test_viewing_opens_no_features(opened: dict[str, Run], method: str) -> None:
     assert "features" not in vars(manager) and "train_pixels" not in vars(manager)
 
 
-def test_queries_through_the_command(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_queries_through_the_command(lerf_runs: dict[str, Path], tmp_path: Path) -> None:
     from lang_splat_ns.cli import main
 
     for method in ("lerf-lite", "lerf-splat"):
@@ -93,7 +80,7 @@ def test_queries_through_the_command(runs: dict[str, Path], tmp_path: Path) -> N
         arguments = [
             "query",
             "--load-config",
-            str(runs[method] / "config.yml"),
+            str(lerf_runs[method] / "config.yml"),
             "--text",
             "red; blue",
             "--out",
@@ -105,8 +92,8 @@ def test_queries_through_the_command(runs: dict[str, Path], tmp_path: Path) -> N
         assert all(prompt["level"].startswith("scale ") for prompt in content["prompts"])
 
 
-def test_other_sizes_than_the_checkpoints_are_named(runs: dict[str, Path], opened: dict[str, Run]) -> None:
-    state = torch.load(checkpoint_of(runs["lerf-lite"]), weights_only=True)["pipeline"]
+def test_other_sizes_than_the_checkpoints_are_named(lerf_runs: dict[str, Path], opened: dict[str, Run]) -> None:
+    state = torch.load(checkpoint_of(lerf_runs["lerf-lite"]), weights_only=True)["pipeline"]
     model = opened["lerf-big"].pipeline.model
     own = {key.removeprefix("_model."): value for key, value in state.items() if key.startswith("_model.")}
     with pytest.raises(UserError, match=r"hashgrid-\*"):
@@ -115,9 +102,9 @@ def test_other_sizes_than_the_checkpoints_are_named(runs: dict[str, Path], opene
         model.load_state_dict({})
 
 
-def test_runs_of_another_implementation(runs: dict[str, Path]) -> None:
+def test_runs_of_another_implementation(lerf_runs: dict[str, Path]) -> None:
     """A run that was trained in torch opens where tiny-cuda-nn would be taken; the other way needs tiny-cuda-nn."""
-    model = open_run(runs["lerf-lite"] / "config.yml").pipeline.model
+    model = open_run(lerf_runs["lerf-lite"] / "config.yml").pipeline.model
     state = copy.deepcopy(model.state_dict())
     with torch.no_grad():
         model.field.mlp_base.model[0].table.zero_()

@@ -10,8 +10,8 @@ import pytest
 import torch
 from interruptions import interrupted_at, visits_of
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
-from processes import viewer
 from viewer_client import ViewerClient
+from viewer_here import viewer_here
 
 from lang_splat_ns.language.field import Query, ReadsFeatures
 from lang_splat_ns.plugin.runs import Run, frame_camera, open_run
@@ -40,30 +40,30 @@ def _camera(opened: Run, factor: float) -> Any:
     return camera
 
 
-def test_ns_viewer(folder: Path, tmp_path: Path) -> None:
-    has_gaussians = "lerf-splat" in str(folder)
-    with viewer(tmp_path / "here", "ns-viewer", "--load-config", folder / "config.yml") as port:
-        with ViewerClient(port) as client:
-            client.wait("the prompts", lambda: client.elements.get("Prompts", {}).get("value") == "red; sky blue")
-            client.wait("the panel", lambda: "Take away" in client.elements)
-            assert ("Isolate in 3D" in client.elements["Show"]["options"]) == has_gaussians
-            assert ("Export .ply" in client.elements["Take away"]["options"]) == has_gaussians
-            client.look()
-            client.wait("both answers and their scales", lambda: client.says("red", "sky", "scale"))
-            client.wait("an output per prompt", lambda: "relevancy_1" in client.elements["Output type"]["options"])
-            client.wait("the one level", lambda: "scale" in client.elements["Level"]["options"])
-            client.set("Level", "scale")
-            client.set("Prompts", "teal")
-            client.wait("another answer", lambda: client.says("teal", "scale"))
-            client.click(0.5, 0.5)
-            client.wait("what was clicked", lambda: client.says("Looks like:"))
-            client.press("Selection", "Alike")
-            client.wait("more of it", lambda: client.says("like what was clicked", "scale"))
-            client.set("Show", "Mask")
-            for number in range(20):
-                client.look(shift=0.01 * number)
-            seen = client.images
-            client.wait("renders after the camera has moved", lambda: client.images > seen)
+@pytest.mark.parametrize("method", ["lerf", "lerf-lite", "lerf-big", "lerf-splat"])
+def test_ns_viewer(method: str, lerf_runs: dict[str, Path]) -> None:
+    has_gaussians = method == "lerf-splat"
+    with viewer_here(lerf_runs[method] / "config.yml") as port, ViewerClient(port) as client:
+        client.wait("the prompts", lambda: client.elements.get("Prompts", {}).get("value") == "red; sky blue")
+        client.wait("the panel", lambda: "Take away" in client.elements)
+        assert ("Isolate in 3D" in client.elements["Show"]["options"]) == has_gaussians
+        assert ("Export .ply" in client.elements["Take away"]["options"]) == has_gaussians
+        client.look()
+        client.wait("both answers and their scales", lambda: client.says("red", "sky", "scale"))
+        client.wait("an output per prompt", lambda: "relevancy_1" in client.elements["Output type"]["options"])
+        client.wait("the one level", lambda: "scale" in client.elements["Level"]["options"])
+        client.set("Level", "scale")
+        client.set("Prompts", "teal")
+        client.wait("another answer", lambda: client.says("teal", "scale"))
+        client.click(0.5, 0.5)
+        client.wait("what was clicked", lambda: client.says("Looks like:"))
+        client.press("Selection", "Alike")
+        client.wait("more of it", lambda: client.says("like what was clicked", "scale"))
+        client.set("Show", "Mask")
+        for number in range(20):
+            client.look(shift=0.01 * number)
+        seen = client.images
+        client.wait("renders after the camera has moved", lambda: client.images > seen)
 
 
 def test_every_mode_of_the_panel_is_rendered(opened: Run) -> None:

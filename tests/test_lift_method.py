@@ -91,7 +91,10 @@ def test_an_earlier_checkpoint_says_what_to_do(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(lift, "lift_model", interrupted)
-    run = train(lift_config(tiny_scene, tmp_path))
+    config = lift_config(tiny_scene, tmp_path)
+    with pytest.raises(SystemExit):
+        train(config)
+    run = config.get_base_dir()
     assert torch.load(checkpoint_of(run), weights_only=True)["step"] == 59, "geometry is kept"
     model = open_run(run / "config.yml").pipeline.model
     assert "rgb" in model.get_outputs_for_camera(

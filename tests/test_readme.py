@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.readme_tables import README, written_into
+from benchmarks.tables import ROOT, TABLES, written_into
 
-TRAININGS = re.findall(r"^ns-train [^\n]*--data [^\n]*$", README.read_text(encoding="utf-8"), re.MULTILINE)
+TRAININGS = re.findall(
+    r"^ns-train [^\n]*--data [^\n]*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+)
 
 
-def test_scores_are_those_of_the_results() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert written_into(text) == text, "run python -m benchmarks.readme_tables"
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_figures_are_those_of_the_results(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert written_into(text, TABLES[path], path) == text, "run python -m benchmarks.tables"
 
 
 @pytest.mark.parametrize("command", TRAININGS)

@@ -127,7 +127,7 @@ def _assert_equal(got: object, expected: object, where: str) -> None:
 
 
 def test_interrupt_keeps_a_checkpoint_of_the_last_finished_step(
-    tiny_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from lang_splat_ns.plugin.trainer import SafeTrainer
 
@@ -139,8 +139,13 @@ def test_interrupt_keeps_a_checkpoint_of_the_last_finished_step(
         return original(self, step)
 
     monkeypatch.setattr(SafeTrainer, "train_iteration", interrupted)
-    run = train(langsplat_config(tiny_scene, tmp_path))
-    assert torch.load(checkpoint_of(run), weights_only=True)["step"] == 7
+    config = langsplat_config(tiny_scene, tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        train(config)
+    assert caught.value.code == 130, "a script must not go on as if it had finished"
+    left = config.max_num_iterations - 8
+    assert f"{config.get_base_dir()}/nerfstudio_models --max-num-iterations {left}" in capsys.readouterr().out
+    assert torch.load(checkpoint_of(config.get_base_dir()), weights_only=True)["step"] == 7
 
 
 def test_interrupt_before_the_first_step_costs_one_line(

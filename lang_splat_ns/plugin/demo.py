@@ -50,7 +50,7 @@ def run_demo(plan: DemoPlan) -> None:
         raise UserError("; ".join(refused.values()))
     scene = plan.out / "scene"
     CONSOLE.rule("1/4 The scene")
-    _make_scene(scene)
+    make_scene(scene)
     CONSOLE.rule("2/4 Training: photos, masks, geometry, language")
     config_path = _train(plan, scene)
     CONSOLE.rule("3/4 Evaluation on held-out views")
@@ -72,7 +72,8 @@ def run_demo(plan: DemoPlan) -> None:
     _say_goodbye(plan.out, config_path, metrics, facts["seconds"])
 
 
-def _make_scene(scene: Path) -> None:
+def make_scene(scene: Path) -> None:
+    """Write the demo's data set, unless this version of it is there already."""
     transforms = scene / "transforms.json"
     if transforms.is_file() and json.loads(transforms.read_text()).get("scene_version") == SCENE_VERSION:
         CONSOLE.print(f"{scene} is there already.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class SafeTrainer(Trainer):
 
     - Where there is no CUDA it trains on the CPU, and says so.
     - Checkpoints are written atomically and contain only tensors and plain Python.
-    - Ctrl-C ends the training after the running step and keeps a checkpoint of it.
+    - Ctrl-C ends the training after the running step and keeps a checkpoint of it; the exit code is then 130.
     - A user's mistake ends the program with one line instead of a traceback.
     """
 
@@ -58,6 +59,7 @@ class SafeTrainer(Trainer):
             config.machine.device_type = "cpu"
         super().__init__(config, local_rank, world_size)
         self._last_finished_step: int | None = None
+        self._interrupted = False
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Build pipeline, optimizers and viewer, after looking whether data and checkpoint are usable."""
@@ -72,7 +74,7 @@ class SafeTrainer(Trainer):
             raise SystemExit(130) from None
 
     def train(self) -> None:
-        """Train until the last step, or until the user asks to stop."""
+        """Train until the last step, or until the user asks to stop, which ends the program."""
         in_main_thread = threading.current_thread() is threading.main_thread()
         previous = signal.signal(signal.SIGINT, self._on_interrupt) if in_main_thread else None
         self.config.max_num_iterations = self._model().steps_to_train(self.config.max_num_iterations)
@@ -83,11 +85,22 @@ class SafeTrainer(Trainer):
         finally:
             if in_main_thread:
                 signal.signal(signal.SIGINT, previous)
+        if self._interrupted:
+            self._say_how_to_go_on()
+            # A script must not take what has been stopped for finished.
+            raise SystemExit(130)
+
+    def _say_how_to_go_on(self) -> None:
+        # nerfstudio counts the steps of this call, and not those before it.
+        left = self.config.max_num_iterations - (self.step + 1 - self._start_step)
+        if left > 0:
+            options = f"--load-dir {shlex.quote(str(self.checkpoint_dir))} --max-num-iterations {left}"
+            CONSOLE.print(f"The same command with these options does what is left: {options}", soft_wrap=True)
 
     def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
         # Stopping in the middle of a step would leave some parameters updated and others not.
         CONSOLE.print("Stopping after this step and saving; Ctrl-C again stops at once.")
-        self.stop_training = True
+        self.stop_training = self._interrupted = True
         self.config.viewer.quit_on_train_completion = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -120,6 +133,7 @@ class SafeTrainer(Trainer):
             self.pipeline.eval()
             self._model().finish_training(self.pipeline.datamanager, self.base_dir)
         except KeyboardInterrupt:
+            self._interrupted = True
             CONSOLE.print(f"Stopped. The checkpoint of step {self.step} is kept. {self._model().why_no_language()}")
         finally:
             if in_main_thread:
