@@ -26,7 +26,7 @@ class Evaluate:
     """Level that answers every prompt, or auto."""
     threshold: str = "auto"
     """Relevancy above which a place belongs to the prompt: auto, or a number from 0 to 1; with the lerf-ovs protocols
-    it is one on the upper half of stretched relevancy."""
+    it is one on the upper half of stretched relevancy, and 3d-ovs has none."""
     negatives: str = ""
     """Phrases that a prompt must beat, separated by ';'; empty: the encoder's own."""
     prompt_language: Literal["en", "zh"] | None = None
