@@ -4,8 +4,8 @@
     python -m benchmarks.scale --device cuda --out scale_cuda.json
 
 One of the four is changed at a time, on a cloud with objects in it. For each part of the work an exponent is fitted: 1
-is cost in proportion, 0 is no growth. Sizes that would not fit into memory are left out and named. torch, numpy, scipy
-and, on CUDA, gsplat suffice.
+is cost in proportion, 0 is no growth. Sizes that would not fit into memory are left out and named. Beside the JSON a
+page shows the curves. torch, numpy, scipy and, on CUDA, gsplat suffice; the page takes matplotlib and jinja2 too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import gc
 import json
 import os
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,28 @@ def main(arguments: list[str] | None = None) -> None:
         found = measure_axis(axis, BASE[device.type], device, options.limit)
         content.setdefault("axes", {})[axis] = found | {"load": round(os.getloadavg()[0], 1)}
         write_text(out, json.dumps(content, indent=1) + "\n")
+    if find_spec("matplotlib") and find_spec("jinja2"):
+        draw(content, out.with_suffix(".html"))
+        CONSOLE.print(f"Curves: {out.with_suffix('.html')}", markup=False)
+
+
+def draw(content: dict[str, Any], page: Path) -> None:
+    """Write a page with a chart per axis, both of its axes logarithmic, so that an exponent is a slope."""
+    from lang_splat_ns.evaluation.charts import Axis, Series, line_chart
+    from lang_splat_ns.evaluation.page import write_page
+
+    charts = []
+    for axis, found in content["axes"].items():
+        sizes = [point["size"] for point in found["points"]]
+        series = [
+            Series(f"{part}, exponent {slope}", sizes, [point["seconds"][part] for point in found["points"]])
+            for part, slope in found["exponents"].items()
+        ]
+        chart = line_chart(series, Axis(axis, log=True), Axis("seconds", log=True), f"Seconds by {axis}")
+        others = ", ".join(f"{value:,} {name}" for name, value in content["base"].items() if name != axis)
+        charts.append((f"By {axis}", f"The rest: {others}.", chart))
+    facts = {name: value for name, value in content["facts"].items() if value is not None}
+    write_page(page, "charts.html.j2", title="How cost grows", charts=charts, facts=facts)
 
 
 if __name__ == "__main__":

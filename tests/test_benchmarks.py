@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.cells import METHODS, ON_RAYS, SMOKE_STEPS, Cell, Scene, Settings
 from benchmarks.run import Matrix
-from benchmarks.scale import PARTS, exponent, measure
+from benchmarks.scale import PARTS, draw, exponent, measure
 from benchmarks.scale_scene import Load
 from lang_splat_ns.errors import UserError
 
@@ -94,6 +94,15 @@ def test_exponents_of_known_laws() -> None:
     assert exponent(sizes, [3.0 * size**1.5 for size in sizes]) == 1.5
     assert exponent(sizes, [9.0, 9.0, 2.0, 2.0, 2.0][:4]) != 0.0
     assert exponent(sizes[:2], [1.0, 2.0]) is None
+
+
+def test_curves_are_drawn(tmp_path: Path) -> None:
+    points = [{"size": size, "seconds": {"render": size / 1e6}, "peak_memory_mb": 1} for size in (10, 100, 1000)]
+    axes = {"gaussians": {"points": points, "exponents": {"render": 1.0}, "left_out": []}}
+    base = {"gaussians": 10, "photos": 2, "prompts": 1, "width": 480}
+    draw({"axes": axes, "base": base, "facts": {"device": "cpu"}}, tmp_path / "scale.html")
+    text = (tmp_path / "scale.html").read_text(encoding="utf-8")
+    assert "render, exponent 1.0" in text and "2 photos, 1 prompts, 480 width" in text
 
 
 def test_every_part_of_the_work_is_timed() -> None:
