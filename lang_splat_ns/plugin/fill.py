@@ -103,25 +103,25 @@ def _chart(thing: Gaussians, pictures: Sequence[Picture], silhouettes: Sequence[
 
 
 def _beside(picture: Picture, silhouette: Tensor) -> NDArray[np.float64]:
-    """Places that a view shows beside an object, and their depths: [M, 4]."""
+    """Places that a view shows beside an object, the normals there and the depths: [M, 7]."""
     rows, columns = silhouette.nonzero(as_tuple=True)
     if not len(rows):
-        return np.zeros((0, 4))
+        return np.zeros((0, 7))
     window = torch.zeros_like(silhouette)
     reach = [int(0.3 * (axis.max() - axis.min())) + 8 for axis in (rows, columns)]
     top, left = (max(0, int(axis.min()) - far) for axis, far in zip((rows, columns), reach, strict=True))
     window[top : int(rows.max()) + reach[0], left : int(columns.max()) + reach[1]] = True
     window &= ~silhouette & (picture.alpha >= EMPTY)
-    found = torch.cat([picture.places(), picture.depth[..., None]], dim=-1)[window]
+    found = torch.cat([picture.places(), picture.normals(), picture.depth[..., None]], dim=-1)[window]
     return _numpy(found[:: -(-len(found) // _BESIDE) or 1])
 
 
 def _painted(ground: Ground, inpainter: Inpainter) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Cells to lay [H, W], and their colours 0 to 1 [M, 3]: the hole, and a seam that is seen."""
+    """Cells to lay [H, W], and their colours 0 to 1 [M, 3]: the hole and its seam."""
     import cv2
 
     laid = cv2.dilate(ground.hole.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=_SEAM) > 0
-    laid &= ground.hole | ground.seen
+    laid &= ground.real
     image = (ground.colours.clip(0, 1) * 255).round().astype(np.uint8)
     painted = inpainter.inpaint(image, ~ground.seen)
     return laid, np.where(ground.seen[..., None], ground.colours, painted / 255)[laid]

@@ -17,7 +17,7 @@ from nerfstudio.cameras.cameras import Cameras
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lang_splat_ns.plugin.support import Chart
+from lang_splat_ns.plugin.support import FACING, Chart
 from lang_splat_ns.splatting.gaussians import Gaussians
 from lang_splat_ns.splatting.projection import opencv_view
 from lang_splat_ns.splatting.rasterizer import rasterize
@@ -28,8 +28,6 @@ _ON = 0.02
 """Share of its depth by which a place may be off the plane and still be on it."""
 _THROUGH = 0.05
 """Share of its depth by which a photo must see farther than a cell to have looked through it."""
-_FACING = 0.8
-"""Cosine of the angle to the plane's normal up to which a surface faces as the plane does."""
 _HIDDEN = 0.5
 """Share of the views in which the object is before what belongs to its hole."""
 _RIM = 2
@@ -67,6 +65,13 @@ class Picture:
         x = (columns + 0.5 - matrix[0, 2]) / matrix[0, 0] * self.depth
         y = (rows + 0.5 - matrix[1, 2]) / matrix[1, 1] * self.depth
         return (torch.stack([x, y, self.depth], dim=-1) - view[:3, 3]) @ view[:3, :3]
+
+    def normals(self) -> Tensor:
+        """Of the surface that each pixel shows, towards the camera: [H, W, 3], unit vectors."""
+        places = self.places()
+        down, right = (places.roll(-2, axis) - places.roll(2, axis) for axis in (0, 1))
+        normals = torch.nn.functional.normalize(torch.linalg.cross(right, down), dim=-1)
+        return normals * -torch.sign((normals * (places - self.eye())).sum(-1, keepdim=True))
 
     def pixels_of(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Where places [..., 3] are seen: row and column, depth, and whether that is in the picture."""
@@ -118,11 +123,14 @@ class Ground:
     Attributes:
         colours: mean colour 0 to 1 of each cell, where it is seen. float [H, W, 3]
         seen: a photo shows the plane there. bool [H, W]
-        hole: no photo does or sees what is behind, but the plane must go on there. bool [H, W]
+        real: the plane must be there: the cell is in the convex hull of what is seen, and no photo looks through it.
+            bool [H, W]
+        hole: it is there, but no photo shows it, since the object is in front of it. bool [H, W]
     """
 
     colours: NDArray[np.float64]
     seen: NDArray[np.bool_]
+    real: NDArray[np.bool_]
     hole: NDArray[np.bool_]
 
 
@@ -143,9 +151,10 @@ def look_at_ground(chart: Chart, pictures: Sequence[Picture], silhouettes: Seque
     for picture, silhouette in zip(pictures, silhouettes, strict=True):
         row, column, depth, shown = picture.pixels_of(cells)
         views += shown
-        behind += shown & silhouette[row, column]
-        clear = shown & ~_grown(silhouette, _RIM)[row, column]
-        facing = _shrunk(_normals(picture) @ normal > _FACING, _RIM)
+        own = shown & _grown(silhouette, _RIM)[row, column]
+        behind += own
+        clear = shown & ~own
+        facing = _shrunk(picture.normals() @ normal > FACING, _RIM)
         shows = clear & facing[row, column] & ((picture.far()[row, column] / depth - 1).abs() < _ON)
         # Things far away, or seen aslant, are seen badly.
         slant = (torch.nn.functional.normalize(cells - picture.eye(), dim=-1) @ normal).abs()
@@ -156,17 +165,10 @@ def look_at_ground(chart: Chart, pictures: Sequence[Picture], silhouettes: Seque
         nearest = -_largest(-picture.far(), 1)
         through += clear & (nearest[row, column] > (1 + _THROUGH) * depth)
     seen = opening((weights > 0).cpu().numpy(), np.ones((3, 3), bool))
-    hidden = (behind > _HIDDEN * views) & (through < min(2, len(pictures)))
-    hole = ~seen & hidden.cpu().numpy() & (convex_hull_image(seen) if seen.any() else False)
-    return Ground((colours / weights.clamp_min(1e-12)[..., None]).double().cpu().numpy(), seen, hole)
-
-
-def _normals(picture: Picture) -> Tensor:
-    """Of the surface that each pixel shows, towards the camera: [H, W, 3], unit vectors."""
-    places = picture.places()
-    down, right = (places.roll(-2, axis) - places.roll(2, axis) for axis in (0, 1))
-    normals = torch.nn.functional.normalize(torch.linalg.cross(right, down), dim=-1)
-    return normals * -torch.sign((normals * (places - picture.eye())).sum(-1, keepdim=True))
+    # One photo may be wrong.
+    real = (convex_hull_image(seen) if seen.any() else seen) & (through < min(2, len(pictures))).cpu().numpy()
+    hole = real & ~seen & (behind > _HIDDEN * views).cpu().numpy()
+    return Ground((colours / weights.clamp_min(1e-12)[..., None]).double().cpu().numpy(), seen, real, hole)
 
 
 def _largest(values: Tensor, pixels: int) -> Tensor:

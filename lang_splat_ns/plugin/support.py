@@ -11,11 +11,13 @@ _EVEN = 0.01
 """Share of its depth by which a place may be off a plane and still be on it,"""
 _FINE = 0.03
 """but no more than this share of the object's size."""
+FACING = 0.8
+"""Cosine of the angle to a plane's normal up to which a surface faces as the plane does."""
 _TOUCH = 0.15
 """Share of the object's size that it may be off a plane, to either side, and still stand on it."""
 _NEAR = 0.7
 """Share of the object's size within which a place counts as around it."""
-_LEAST = 0.3
+_LEAST = 0.09
 """Share of what is around an object that must be on the plane."""
 _PLACES = 4000
 """Places around an object that planes are fitted to, at most."""
@@ -42,7 +44,7 @@ def support_of(
 
     Args:
         thing: places of the object. [M, 3]
-        around: places that are seen beside it, and their depths in their views. [A, 4]
+        around: places that are seen beside it, the normals there, and the depths in their views. [A, 7]
         eyes: places of the cameras. [V, 3]
     """
     from scipy.spatial import KDTree
@@ -55,11 +57,11 @@ def support_of(
         return None
     random = np.random.default_rng(0)
     near = near[random.choice(len(near), min(_PLACES, len(near)), replace=False)]
-    even = np.minimum(_EVEN * near[:, 3], _FINE * size)
+    even = np.minimum(_EVEN * near[:, 6], _FINE * size)
     best = np.zeros(len(near), bool)
     for three in random.integers(0, len(near), (_TRIES, 3)):
         plane = _fitted(near[three, :3], eyes)
-        on = np.abs(near[:, :3] @ plane[:3] + plane[3]) < even
+        on = (np.abs(near[:, :3] @ plane[:3] + plane[3]) < even) & (near[:, 3:6] @ plane[:3] > FACING)
         if on.sum() > best.sum() and abs(np.percentile(thing @ plane[:3] + plane[3], 3)) < _TOUCH * size:
             best = on
     return _fitted(near[best, :3], eyes) if best.mean() >= _LEAST else None
