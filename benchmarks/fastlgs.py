@@ -138,7 +138,9 @@ class Options:
             scores = run.pipeline.evaluate_language()
             assert scores is not None, "the scene has labels"
             found[name] = {"seconds": round(seconds, 1), "scores": _rounded(scores.summary)}
-        _add(self.out, self.name or _scene_of(_config_from(self.start)), {"options_on_the_gaussians_of_langsplat": found})
+        _add(
+            self.out, self.name or _scene_of(_config_from(self.start)), {"options_on_the_gaussians_of_langsplat": found}
+        )
 
 
 @dataclass

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lang_splat_ns.perception.inpainters import Inpainter
 from lang_splat_ns.plugin.holes import EMPTY, Ground, Picture, hidden_by, look_at_ground, render
-from lang_splat_ns.plugin.support import Chart, size_of, support_of
+from lang_splat_ns.plugin.support import Chart, support_of
 from lang_splat_ns.splatting.boxes import split_pieces
 from lang_splat_ns.splatting.gaussians import SH_C0, Gaussians
 
@@ -31,8 +31,6 @@ _SEAM = 3
 """Cells around a hole that are laid anew in their own colours, since what is there is frayed."""
 _BESIDE = 400
 """Places beside an object that are taken from each view to find its support."""
-_DEEP = 0.1
-"""Share of the object's size up to which Gaussians on or under a hole are taken out."""
 _WIDTH = 0.7
 """Standard deviation of a painted Gaussian, in cells."""
 _FLAT = 0.1
@@ -84,8 +82,6 @@ def fill_hole(model: Any, cameras: Cameras, removed: Tensor, inpainter: Inpainte
             continue
         laid, colours = _painted(ground, inpainter)
         added = added.joined(_splats(model, every, found, laid, colours))
-        deep = _DEEP * size_of(_places(every.some(which)))
-        hidden |= torch.from_numpy(found.within(_numpy(every.means), ground.hole, deep)).to(hidden.device) & ~removed
     return Filling(added, hidden)
 
 

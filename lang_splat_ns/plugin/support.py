@@ -109,11 +109,3 @@ class Chart:
         """The middles of the cells: [H, W, 3]."""
         rows, columns = np.mgrid[: self.shape[0], : self.shape[1]]
         return self.corner + self.cell * (columns[..., None] * self.axes[0] + rows[..., None] * self.axes[1])
-
-    def within(self, places: NDArray[np.float64], cells: NDArray[np.bool_], height: float) -> NDArray[np.bool_]:
-        """Which places [M, 3] are over or under some of the cells [H, W], within a height: bool [M]."""
-        column, row, up = ((places - self.corner) @ self.axes.T / [self.cell, self.cell, 1.0]).T
-        column, row = column.round().astype(int), row.round().astype(int)
-        inside = (row >= 0) & (row < self.shape[0]) & (column >= 0) & (column < self.shape[1]) & (np.abs(up) < height)
-        inside[inside] = cells[row[inside], column[inside]]
-        return inside
