@@ -92,3 +92,12 @@ def lerf_splat(tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from runs import train
 
     return train(lerf_splat_config(tiny_scene, tmp_path_factory.mktemp("lerf_splat")))
+
+
+@pytest.fixture(scope="session")
+def fastlgs(tiny_scene: Path, lifted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished fastlgs run on the Gaussians of `lifted`. Read it, do not train in it."""
+    from fastlgs_runs import fastlgs_config
+    from runs import train
+
+    return train(fastlgs_config(tiny_scene, tmp_path_factory.mktemp("fastlgs"), lifted))

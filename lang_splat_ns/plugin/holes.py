@@ -1,8 +1,8 @@
 """Where a removed object leaves a hole: those cells of its support that no photo has seen.
 
 In a closed room something shows through every hole: the floor through a table, or shapeless Gaussians that no photo
-ever saw. So a hole is not where nothing is left to see. It is what no photo has seen of the plane that the object stands
-on, or hangs on, inside the convex hull of what photos have seen of it around the object.
+ever saw. So a hole is not where nothing is left to see. It is what no photo has seen of the plane that the object
+stands on, or hangs on, inside the convex hull of what photos have seen of it around the object.
 """
 
 from __future__ import annotations
