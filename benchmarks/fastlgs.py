@@ -125,22 +125,22 @@ class Options:
     """Steps for the codes."""
     name: str | None = None
     """The scene's name in the JSON; by default its folder's."""
+    options: tuple[str, ...] = tuple(OPTIONS)
+    """Names of those to try."""
 
     def main(self) -> None:
         """Train and score each, write."""
-        found: dict[str, Any] = {}
-        for name, changed in OPTIONS.items():
+        for name in self.options:
             config = _config_from(self.start)
             shorten_fastlgs(config, 900, self.language_steps)
-            for option, value in changed.items():
+            for option, value in OPTIONS[name].items():
                 setattr(config.pipeline.model, option, value)
             run, seconds = _train(config, self.work, f"{_scene_of(config)} {name}")
             scores = run.pipeline.evaluate_language()
             assert scores is not None, "the scene has labels"
-            found[name] = {"seconds": round(seconds, 1), "scores": _rounded(scores.summary)}
-        _add(
-            self.out, self.name or _scene_of(_config_from(self.start)), {"options_on_the_gaussians_of_langsplat": found}
-        )
+            found = {"seconds": round(seconds, 1), "scores": _rounded(scores.summary)}
+            scene, key = self.name or _scene_of(config), "options_on_the_gaussians_of_langsplat"
+            _add(self.out, scene, {key: _content(self.out)["scenes"].get(scene, {}).get(key, {}) | {name: found}})
 
 
 @dataclass
@@ -306,10 +306,14 @@ def _rounded(summary: dict[str, float]) -> dict[str, float]:
     return {key: round(value, 4) for key, value in summary.items()}
 
 
+def _content(out: Path) -> dict[str, Any]:
+    return {"scenes": {}} | (json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {})
+
+
 def _add(out: Path, scene: str, found: dict[str, Any]) -> None:
-    content = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    content = _content(out)
     content |= {"facts": facts_of_machine()}
-    content.setdefault("scenes", {}).setdefault(scene, {}).update(found)
+    content["scenes"].setdefault(scene, {}).update(found)
     write_text(out, json.dumps(content, indent=1, allow_nan=False) + "\n")
     CONSOLE.print(scene, json.dumps(found, indent=1), markup=False)
 
