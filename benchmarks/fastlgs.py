@@ -135,10 +135,10 @@ class Options:
             shorten_fastlgs(config, 900, self.language_steps)
             for option, value in OPTIONS[name].items():
                 setattr(config.pipeline.model, option, value)
-            run, seconds = _train(config, self.work, f"{_scene_of(config)} {name}")
+            run, _ = _train(config, self.work, f"{_scene_of(config)} {name}")
             scores = run.pipeline.evaluate_language()
             assert scores is not None, "the scene has labels"
-            found = {"seconds": round(seconds, 1), "scores": _rounded(scores.summary)}
+            found = _rounded(scores.summary)
             scene, key = self.name or _scene_of(config), "options_on_the_gaussians_of_langsplat"
             _add(self.out, scene, {key: _content(self.out)["scenes"].get(scene, {}).get(key, {}) | {name: found}})
 
@@ -307,12 +307,12 @@ def _rounded(summary: dict[str, float]) -> dict[str, float]:
 
 
 def _content(out: Path) -> dict[str, Any]:
-    return {"scenes": {}} | (json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {})
+    return json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {"facts": {}, "scenes": {}}
 
 
 def _add(out: Path, scene: str, found: dict[str, Any]) -> None:
     content = _content(out)
-    content |= {"facts": facts_of_machine()}
+    content["facts"] |= facts_of_machine()
     content["scenes"].setdefault(scene, {}).update(found)
     write_text(out, json.dumps(content, indent=1, allow_nan=False) + "\n")
     CONSOLE.print(scene, json.dumps(found, indent=1), markup=False)
