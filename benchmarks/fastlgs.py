@@ -2,11 +2,14 @@
 
 python -m benchmarks.fastlgs demo --data SCENE --work WORK --out fastlgs.json
 python -m benchmarks.fastlgs scene --start RUN/config.yml --work WORK --out fastlgs.json
+python -m benchmarks.fastlgs options --start RUN/config.yml --work WORK --out fastlgs.json
+python -m benchmarks.fastlgs identities --start RUN/config.yml --out fastlgs.json
 python -m benchmarks.fastlgs sweep --start RUN/config.yml --out fastlgs.json
 
 `demo` trains on the demo scene from its photos and measures everything on it; `scene` does the same on the Gaussians of
-a finished langsplat run, with that run's networks and cache, and compares queries with that very run. `sweep` tries
-alpha and theta of the published matcher. All of them add to the JSON and leave what it says of other scenes.
+a finished langsplat run, with that run's networks and cache, and compares queries with that very run. `options`
+trains there with one option changed at a time, `identities` measures the matchers again, and `sweep` tries alpha and
+theta of the published one. All of them add to the JSON and leave what it says of other scenes.
 `sam2-video` is not among the matchers: it needs SAM 2's weights.
 """
 
@@ -41,6 +44,12 @@ from lang_splat_ns.plugin.runs import Run, open_run
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 THETAS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 REPEATS = 10
+OPTIONS: dict[str, dict[str, str]] = {
+    "defaults": {},
+    "initial_codes zero": {"initial_codes": "zero"},
+    "geometry joint": {"geometry": "joint"},
+}
+"""What `options` changes of the model's configuration."""
 PARTS = ("red toadstool cap", "toadstool stem", "yellow car body", "car wheels", "pink cupcake base", "cupcake icing")
 """Prompts of the demo scene for parts of things; those that the encoder knows are asked."""
 WHOLES = ("teal cylinder", "green ball", "purple ring", "green cone", "blue cube", "sky blue ball", "orange die")
@@ -91,7 +100,7 @@ class OnARun:
         """Train the codes, measure both runs, write."""
         config = _config_from(self.start)
         shorten_fastlgs(config, 900, self.language_steps)
-        name = config.pipeline.datamanager.data.name
+        name = _scene_of(config)
         run, seconds = _train(config, self.work, name)
         found = _measure(run, seconds)
         langsplat = open_run(self.start)
@@ -100,6 +109,53 @@ class OnARun:
         found["langsplat"] = _rounded(scores.summary)
         found["query_ms"] = _compare_queries(run, langsplat)
         _add(self.out, name, found)
+
+
+@dataclass
+class Options:
+    """One option changed at a time, on the Gaussians of a finished langsplat run."""
+
+    start: Path
+    """config.yml of a langsplat run on a labelled scene."""
+    work: Path
+    """Folder for the new runs."""
+    out: Path
+    """JSON file to add to."""
+    language_steps: int = 200
+    """Steps for the codes."""
+    name: str | None = None
+    """The scene's name in the JSON; by default its folder's."""
+    options: tuple[str, ...] = tuple(OPTIONS)
+    """Names of those to try."""
+
+    def main(self) -> None:
+        """Train and score each, write."""
+        for name in self.options:
+            config = _config_from(self.start)
+            shorten_fastlgs(config, 900, self.language_steps)
+            for option, value in OPTIONS[name].items():
+                setattr(config.pipeline.model, option, value)
+            run, _ = _train(config, self.work, f"{_scene_of(config)} {name}")
+            scores = run.pipeline.evaluate_language()
+            assert scores is not None, "the scene has labels"
+            found = _rounded(scores.summary)
+            scene, key = self.name or _scene_of(config), "options_on_the_gaussians_of_langsplat"
+            _add(self.out, scene, {key: _content(self.out)["scenes"].get(scene, {}).get(key, {}) | {name: found}})
+
+
+@dataclass
+class Matchers:
+    """Identities by each matcher, and their seconds."""
+
+    start: Path
+    """config.yml of a run that `demo` or `scene` has made."""
+    out: Path
+    """JSON file to add to."""
+
+    def main(self) -> None:
+        """Match, write."""
+        run = open_run(self.start)
+        _add(self.out, run.config.experiment_name, {"identities": _identities(run)})
 
 
 @dataclass
@@ -137,6 +193,10 @@ def _config_from(start: Path) -> Any:
     config.pipeline.datamanager = copy.deepcopy(old.pipeline.datamanager)
     config.pipeline.model.init_from = start
     return config
+
+
+def _scene_of(config: Any) -> str:
+    return config.pipeline.datamanager.data.name
 
 
 def _train(config: Any, work: Path, name: str) -> tuple[Run, float]:
@@ -246,10 +306,14 @@ def _rounded(summary: dict[str, float]) -> dict[str, float]:
     return {key: round(value, 4) for key, value in summary.items()}
 
 
+def _content(out: Path) -> dict[str, Any]:
+    return json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {"facts": {}, "scenes": {}}
+
+
 def _add(out: Path, scene: str, found: dict[str, Any]) -> None:
-    content = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
-    content |= {"facts": facts_of_machine()}
-    content.setdefault("scenes", {}).setdefault(scene, {}).update(found)
+    content = _content(out)
+    content["facts"] |= facts_of_machine()
+    content["scenes"].setdefault(scene, {}).update(found)
     write_text(out, json.dumps(content, indent=1, allow_nan=False) + "\n")
     CONSOLE.print(scene, json.dumps(found, indent=1), markup=False)
 
@@ -257,6 +321,8 @@ def _add(out: Path, scene: str, found: dict[str, Any]) -> None:
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[OnARun, tyro.conf.subcommand("scene")]
+    | Annotated[Options, tyro.conf.subcommand("options")]
+    | Annotated[Matchers, tyro.conf.subcommand("identities")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
 )
 

@@ -107,3 +107,12 @@ def lerf_runs(
         for method in ("lerf", "lerf-big")
     }
     return short | {"lerf-lite": lerf_lite, "lerf-splat": lerf_splat}
+
+
+@pytest.fixture(scope="session")
+def fastlgs(tiny_scene: Path, lifted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished fastlgs run on the Gaussians of `lifted`. Read it, do not train in it."""
+    from fastlgs_runs import fastlgs_config
+    from runs import train
+
+    return train(fastlgs_config(tiny_scene, tmp_path_factory.mktemp("fastlgs"), lifted))

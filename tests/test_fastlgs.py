@@ -21,18 +21,12 @@ from lang_splat_ns.plugin.runs import Run, frame_camera, open_run
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_scene: Path, lifted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished run. Read it, do not train in it."""
-    return train(fastlgs_config(tiny_scene, tmp_path_factory.mktemp("fastlgs"), lifted))
+def opened(fastlgs: Path) -> Run:
+    return open_run(fastlgs / "config.yml")
 
 
-@pytest.fixture(scope="module")
-def opened(trained: Path) -> Run:
-    return open_run(trained / "config.yml")
-
-
-def test_the_checkpoint_holds_grid_and_codes(trained: Path) -> None:
-    state = torch.load(checkpoint_of(trained), weights_only=True)
+def test_the_checkpoint_holds_grid_and_codes(fastlgs: Path) -> None:
+    state = torch.load(checkpoint_of(fastlgs), weights_only=True)
     model = {key.removeprefix("_model."): value for key, value in state["pipeline"].items()}
     about = model["_extra_state"]["language"]
     assert about["matcher"] == "votes" and about["levels"] == ["whole", "part", "subpart"]
@@ -58,10 +52,10 @@ def test_geometry(geometry: str, tiny_scene: Path, lifted: Path, tmp_path: Path)
     assert not torch.equal(ends[0]["object_codes"], ends[1]["object_codes"])
 
 
-def test_ns_eval(trained: Path, tmp_path: Path) -> None:
+def test_ns_eval(fastlgs: Path, tmp_path: Path) -> None:
     from nerfstudio.scripts.eval import ComputePSNR
 
-    ComputePSNR(load_config=trained / "config.yml", output_path=tmp_path / "out.json").main()
+    ComputePSNR(load_config=fastlgs / "config.yml", output_path=tmp_path / "out.json").main()
     results = json.loads((tmp_path / "out.json").read_text())["results"]
     assert results["language_miou"] > 0.3
     assert results["language_miou_3d"] > 0.1
@@ -120,7 +114,7 @@ def test_export_of_a_selection_and_of_all_objects(opened: Run, tmp_path: Path) -
 
 
 def test_a_resumed_training_equals_one_that_never_stopped(
-    trained: Path, tiny_scene: Path, lifted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fastlgs: Path, tiny_scene: Path, lifted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = fastlgs_config(tiny_scene, tmp_path / "first", lifted, steps=3)
     half = train(first)
@@ -129,7 +123,7 @@ def test_a_resumed_training_equals_one_that_never_stopped(
     second = fastlgs_config(tiny_scene, tmp_path / "second", lifted, steps=3)
     second.load_dir = half / "nerfstudio_models"
     resumed = train(second)
-    states = [torch.load(checkpoint_of(run), weights_only=True)["pipeline"] for run in (trained, resumed)]
+    states = [torch.load(checkpoint_of(run), weights_only=True)["pipeline"] for run in (fastlgs, resumed)]
     assert torch.equal(states[0]["_model.object_codes"], states[1]["_model.object_codes"])
 
 
@@ -171,7 +165,7 @@ def test_masks_followed_by_sam2(tiny_scene: Path, lifted: Path, tmp_path: Path) 
 
 
 def test_mistakes_are_told_in_one_line(
-    trained: Path, run: Path, tiny_scene: Path, lifted: Path, tmp_path: Path, opened: Run
+    fastlgs: Path, run: Path, tiny_scene: Path, lifted: Path, tmp_path: Path, opened: Run
 ) -> None:
     config = fastlgs_config(tiny_scene, tmp_path, lifted)
     config.pipeline.model.matcher, config.pipeline.model.sam2_variant = "sam2-video", str(tmp_path / "gone")
@@ -180,7 +174,7 @@ def test_mistakes_are_told_in_one_line(
     model = opened.pipeline.model
     with pytest.raises(UserError, match="only langsplat-lift and lerf-splat know scalar"):
         model.language_field("scalar")
-    state = _model_state(trained)
+    state = _model_state(fastlgs)
     other = _model_state(run)
     with pytest.raises(UserError, match=r"has no object_codes; it was not made by fastlgs.*init-from"):
         model.load_state_dict(other)

@@ -15,7 +15,8 @@ from lang_splat_ns.cli import main
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.perception.inpainters import make_inpainter
 from lang_splat_ns.plugin.fill import fill_hole
-from lang_splat_ns.plugin.holes import Surface, hole_of, render
+from lang_splat_ns.plugin.holes import look_at_ground, render
+from lang_splat_ns.plugin.support import Chart
 from lang_splat_ns.splatting.gaussians import SH_C0, Gaussians
 
 
@@ -92,15 +93,60 @@ def test_what_shows_through_a_hole_does_not_count() -> None:
 
 
 def test_a_place_that_photos_looked_through_stays_empty() -> None:
-    model, cameras, removed = table()
-    camera, left = cameras[:1], render(model, model.gaussians().some(~removed), cameras[:1])
-    wall = Surface.seen(np.array([0.0, 0.0, 1.0, 4.0]), camera)
-    outline = np.zeros((48, 64), bool)
-    outline[18:30, 26:38] = True
-    thing, farther = torch.full((48, 64), 3.9), torch.full((48, 64), 8.0)
-    assert hole_of(wall, outline, left, camera, [(camera, thing)] * 3)[24, 32]
-    assert hole_of(wall, outline, left, camera, [(camera, thing), (camera, farther)])[24, 32], "one photo may be wrong"
-    assert not hole_of(wall, outline, left, camera, [(camera, thing), (camera, farther), (camera, farther)]).any()
+    model, _, removed = table()
+    every = model.gaussians()
+    # The thing is held before the hole, so that cameras beside it look through.
+    every.means[removed, 2] = -3.0
+    poses = torch.eye(4)[None, :3].repeat(5, 1, 1)
+    poses[3:, 0, 3] = torch.tensor([3.5, -3.5])
+    chart = Chart.around(every.means[removed].double().numpy(), np.array([0.0, 0.0, 1.0, 4.0]), 0.05)
+    middle = tuple(side // 2 for side in chart.shape)
+    for count, empty in ((3, False), (4, False), (5, True)):
+        cameras = [Cameras(pose[None], 30.0, 30.0, 32.0, 24.0, 64, 48) for pose in poses[:count]]
+        pictures = [render(model, every, camera) for camera in cameras]
+        silhouettes = [render(model, every.some(removed), camera).alpha > 0.5 for camera in cameras]
+        ground = look_at_ground(chart, pictures, silhouettes)
+        assert ground.hole[middle] != empty, f"{count} photos; a single one that looks through may be wrong"
+
+
+def edge() -> tuple[SimpleNamespace, Cameras, torch.Tensor]:
+    """A red box at the far edge of a table, x = 1, over a grey floor; all cameras look from the near side."""
+    steps = torch.arange(-40, 41) * 0.025
+    top = torch.cartesian_prod(steps, steps, torch.zeros(1))
+    under = ((top[:, :2] - torch.tensor([0.85, 0.0])).abs() < 0.15).all(1)
+    side = torch.linspace(-0.15, 0.15, 13)
+    cube = torch.cartesian_prod(side, side, side)
+    cube = cube[cube.abs().amax(1) > 0.149] + torch.tensor([0.85, 0.0, 0.15])
+    floor = torch.cartesian_prod(torch.arange(-20, 41) * 0.2, torch.arange(-30, 31) * 0.2, torch.tensor([-1.5]))
+    parts = ((top[~under], (0.6, 0.4, 0.2), 0.018), (floor, (0.5, 0.5, 0.5), 0.15), (cube, (0.9, 0.1, 0.1), 0.015))
+    tabletop, ground, box = (squares(places, colour, width) for places, colour, width in parts)
+    tabletop.scales[:, 2] = ground.scales[:, 2] = np.log(0.002)
+    full = tabletop.joined(ground).joined(box).with_sh_degree(3)
+    removed = torch.arange(len(full.means)) >= len(full.means) - len(box.means)
+    model = SimpleNamespace(
+        gaussians=lambda: full, config=SimpleNamespace(sh_degree=3, rasterize_mode="classic"), device="cpu"
+    )
+    poses = []
+    for aside in (-0.8, -0.3, 0.3, 0.8):
+        eye = torch.tensor([-0.7, aside, 1.0])
+        back = torch.nn.functional.normalize(eye - torch.tensor([0.8, 0.0, 0.0]), dim=0)
+        right = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([0.0, 0.0, 1.0]), back), dim=0)
+        poses.append(torch.stack([right, torch.linalg.cross(back, right), back, eye], dim=1))
+    return model, Cameras(torch.stack(poses), 120.0, 120.0, 64.0, 48.0, 128, 96), removed
+
+
+def test_a_table_does_not_grow_beyond_its_edge() -> None:
+    model, cameras, removed = edge()
+    filling = fill_hole(model, cameras, removed, make_inpainter())
+    places = filling.added.means
+    assert torch.allclose(places[:, 2], torch.zeros(len(places)), atol=0.02), "on the table"
+    assert float(places[:, 0].max()) < 1.03, "nothing floats behind the edge, although no photo has looked there"
+    left = model.gaussians().some(~removed & ~filling.hidden).joined(filling.added)
+    # From straight above.
+    pose = torch.tensor([[[0.0, -1, 0, 0.85], [1, 0, 0, 0], [0, 0, 1, 1]]])
+    above = render(model, left, Cameras(pose, 60.0, 60.0, 24.0, 24.0, 48, 48))
+    assert torch.allclose(above.depth[18:30, 17:31], torch.tensor(1.0), atol=0.03), "and the table is whole"
+    assert torch.allclose(above.rgb[18:30, 17:31], torch.tensor([0.6, 0.4, 0.2]).expand(12, 14, 3), atol=0.08)
 
 
 def test_a_wall_without_a_hole_needs_nothing() -> None:
@@ -123,7 +169,8 @@ def test_inpainters_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANG_SPLAT_INPAINTERS", "green=test_fill:Green,none=test_fill:scene")
     model, cameras, removed = scene()
     added = fill_hole(model, cameras, removed, make_inpainter("green")).added
-    assert torch.allclose(added.features_dc[0] * SH_C0 + 0.5, torch.tensor([0.0, 1.0, 0.0]), atol=0.01)
+    middle = added.means[:, :2].square().sum(1).argmin()
+    assert torch.allclose(added.features_dc[middle] * SH_C0 + 0.5, torch.tensor([0.0, 1.0, 0.0]), atol=0.01)
     with pytest.raises(UserError, match="unknown inpainter 'gren'; did you mean green"):
         make_inpainter("gren")
     with pytest.raises(UserError, match="'none' has no method inpaint"):

@@ -59,22 +59,32 @@ def solid_pieces(means: Tensor, opacities: Tensor) -> Tensor:
         means: [N, 3] centres.
         opacities: [N] in 0..1.
     """
+    pieces = split_pieces(means)
+    if int(pieces.max(initial=-1)) < 0:
+        return torch.ones(len(means), dtype=torch.bool, device=means.device)
+    weights = opacities.detach().double().cpu().numpy()
+    sums = np.bincount(pieces[pieces >= 0], weights[pieces >= 0])
+    kept = (pieces >= 0) & (sums >= _LEAST_SHARE * sums.max())[pieces]
+    return torch.from_numpy(kept).to(means.device)
+
+
+def split_pieces(means: Tensor) -> np.ndarray:
+    """The piece that each Gaussian belongs to, as in `solid_pieces`: int64 [N], -1 where it is alone.
+
+    Args:
+        means: [N, 3] centres.
+    """
     from scipy.spatial import KDTree
     from sklearn.cluster import DBSCAN
 
     count = len(means)
     if count < 3:
-        return torch.ones(count, dtype=torch.bool, device=means.device)
-    xyz, weights = means.detach().double().cpu().numpy(), opacities.detach().double().cpu().numpy()
+        return np.full(count, -1, np.int64)
+    xyz = means.detach().double().cpu().numpy()
     distances = KDTree(xyz).query(xyz, k=min(9, count))[0][:, -1]
     reach = float(max(_REACH * np.median(distances), np.finfo(np.float64).tiny))
     # Every Gaussian with two others in reach ties its surroundings together; lone ones are noise, marked by -1.
-    pieces = DBSCAN(eps=reach, min_samples=3).fit_predict(xyz)
-    if pieces.max() < 0:
-        return torch.ones(count, dtype=torch.bool, device=means.device)
-    sums = np.bincount(pieces[pieces >= 0], weights[pieces >= 0])
-    kept = (pieces >= 0) & (sums >= _LEAST_SHARE * sums.max())[pieces]
-    return torch.from_numpy(kept).to(means.device)
+    return DBSCAN(eps=reach, min_samples=3).fit_predict(xyz)
 
 
 def boxes_around(gaussians: Gaussians) -> Boxes:
