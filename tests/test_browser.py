@@ -16,10 +16,8 @@ pytest.importorskip("playwright", reason="Playwright is in the dev dependencies"
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="there is no chromium: apt-get install chromium")
 
 
-@pytest.mark.parametrize("method", ["lifted", "fastlgs"])
-def test_type_see_click_take(method: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    config = request.getfixturevalue(method) / "config.yml"
-    with viewer(tmp_path / "here", "ns-viewer", "--load-config", config) as port:
+def test_type_see_click_take(lifted: Path, tmp_path: Path) -> None:
+    with viewer(tmp_path / "here", "ns-viewer", "--load-config", lifted / "config.yml") as port:
         with open_page(port) as page:
             _type(page)
             _slide(page)

@@ -14,6 +14,8 @@ from fastlgs_runs import fastlgs_config
 from PIL import Image
 from runs import checkpoint_of, train
 from tiny_sam2 import tiny_sam2_video
+from viewer_client import ViewerClient
+from viewer_here import viewer_here
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.language.field import Query
@@ -50,6 +52,24 @@ def test_geometry(geometry: str, tiny_scene: Path, lifted: Path, tmp_path: Path)
     assert same == [geometry == "frozen"] * 3
     assert ends[0]["object_codes"].shape == ends[1]["object_codes"].shape
     assert not torch.equal(ends[0]["object_codes"], ends[1]["object_codes"])
+
+
+def test_ns_viewer(fastlgs: Path) -> None:
+    with viewer_here(fastlgs / "config.yml") as port, ViewerClient(port) as client:
+        client.wait("the panel", lambda: "Take away" in client.elements)
+        assert {"Mask", "Isolate in 3D"} <= set(client.elements["Show"]["options"])
+        client.look()
+        client.wait("renders", lambda: client.images)
+        client.set("Prompts", "teal; red")
+        client.wait("both answers", lambda: client.says("teal", "red"))
+        for mode in ("Mask", "Isolate in 3D"):
+            seen = client.images
+            client.set("Show", mode)
+            client.wait(f"the mode {mode}", lambda seen=seen: client.images > seen)
+        client.click(0.5, 0.5)
+        client.wait("what was clicked", lambda: client.says("Looks like:"))
+        client.press("Selection", "Alike")
+        client.wait("more of it", lambda: client.says("like what was clicked"))
 
 
 def test_ns_eval(fastlgs: Path, tmp_path: Path) -> None:
