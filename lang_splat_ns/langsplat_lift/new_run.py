@@ -19,6 +19,7 @@ from lang_splat_ns.plugin import checkpoints
 from lang_splat_ns.plugin.check_data import check_data
 from lang_splat_ns.plugin.init_from import PlyFrame
 from lang_splat_ns.plugin.one_photo import suited
+from lang_splat_ns.plugin.trainer import INTERRUPTED
 from lang_splat_ns.plugin.unposed import UnposedDataParserConfig
 from lang_splat_ns.splatting.ply import is_point_cloud, sh_degree
 
@@ -120,6 +121,10 @@ def lift_anew(config: Any) -> Path:
         share_file(Path(start).parent / VOTES_FILE, run / VOTES_FILE)
     try:
         train(config)
+    except SystemExit as stopped:
+        # Ctrl-C while it was lifted: the Gaussians and votes are kept, and `is_lifted` tells that they are all there is.
+        if stopped.code != INTERRUPTED or not checkpoints.steps(run / "nerfstudio_models"):
+            raise
     finally:
         if not checkpoints.steps(run / "nerfstudio_models"):
             shutil.rmtree(run, ignore_errors=True)

@@ -21,6 +21,9 @@ from lang_splat_ns.plugin.check_data import check_data
 from lang_splat_ns.plugin.training_time import TrainingClock
 from lang_splat_ns.profiles import take_cpu_preset
 
+INTERRUPTED = 130
+"""Exit code of what Ctrl-C has stopped, as shells have it."""
+
 
 @dataclass
 class SafeTrainerConfig(TrainerConfig):
@@ -73,7 +76,7 @@ class SafeTrainer(Trainer):
         except KeyboardInterrupt:
             # Perception takes the longest of what comes before the first step, and it resumes by itself.
             CONSOLE.print("Stopped before training. What was computed of the photos is kept.")
-            raise SystemExit(130) from None
+            raise SystemExit(INTERRUPTED) from None
 
     def train(self) -> None:
         """Train until the last step, or until the user asks to stop, which ends the program."""
@@ -90,7 +93,7 @@ class SafeTrainer(Trainer):
         if self._interrupted:
             self._say_how_to_go_on()
             # A script must not take what has been stopped for finished.
-            raise SystemExit(130)
+            raise SystemExit(INTERRUPTED)
 
     def _say_how_to_go_on(self) -> None:
         # nerfstudio counts the steps of this call, and not those before it.
