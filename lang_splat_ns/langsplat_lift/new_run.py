@@ -122,7 +122,7 @@ def lift_anew(config: Any) -> Path:
     try:
         train(config)
     except SystemExit as stopped:
-        # Ctrl-C while it was lifted: the Gaussians and votes are kept, and `is_lifted` tells that they are all there is.
+        # Ctrl-C while it was lifted: Gaussians and votes are kept, and `is_lifted` tells that there is no more.
         if stopped.code != INTERRUPTED or not checkpoints.steps(run / "nerfstudio_models"):
             raise
     finally:
