@@ -13,8 +13,7 @@ from lang_splat_ns.errors import UserError
 from lang_splat_ns.files import check_exists
 from lang_splat_ns.plugin.one_photo import has_one_photo
 from lang_splat_ns.plugin.unposed import UnposedDataParserConfig
-
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
+from lang_splat_ns.scenes.photos import PLAIN_SUFFIXES
 
 
 def check_data(config: ExperimentConfig) -> None:
@@ -65,7 +64,7 @@ def check_nerfstudio_folder(data: Path) -> None:
 def _why_no_transforms(data: Path) -> str:
     if not data.is_dir() or not any(data.iterdir()):
         return f"{data}: empty; --data wants a nerfstudio data set (photos and a transforms.json)."
-    photos = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in data.rglob("*"))
+    photos = sum(path.suffix.lower() in PLAIN_SUFFIXES for path in data.rglob("*"))
     if photos:
         return (
             f"{data}: {photos} photos without poses (no transforms.json); "

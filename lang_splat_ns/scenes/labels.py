@@ -11,7 +11,7 @@ width, and the polygons of a category are united.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lang_splat_ns.errors import UserError
-from lang_splat_ns.scenes.labels_json import CHINESE_FILE
+from lang_splat_ns.scenes.labels_json import CHINESE_FILE, read_absent, read_translations
 
 PromptLanguage = Literal["en", "zh"]
 """The labels' own prompts, or their Chinese translations."""
@@ -191,7 +191,9 @@ def read_labels(data: Path) -> SceneLabels | None:
         places = " and ".join(str(path) for path, _ in found)
         raise UserError(f"{data} has labels twice, in {places}: take all but one of them away.")
     for path, read in found:
-        return read(path)
+        # Whatever the format, these lie beside it.
+        folder = path if path.is_dir() else path.parent
+        return replace(read(path), absent=read_absent(folder), translations=read_translations(folder), source=folder)
     return None
 
 

@@ -19,12 +19,11 @@ from PIL import Image
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.scenes.labels import FrameLabels, Mask, SceneLabels
-from lang_splat_ns.scenes.labels_json import read_absent, read_translations
+from lang_splat_ns.scenes.photos import PLAIN_SUFFIXES
 
 FOLDER = "segmentations"
 CLASSES_FILE = "classes.txt"
 PHOTOS = "images"
-PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
 
 
 def find_3d_ovs(data: Path) -> list[Path]:
@@ -43,7 +42,7 @@ def read_3d_ovs(folder: Path) -> SceneLabels:
     """
     classes = _classes(folder / CLASSES_FILE)
     photos = sorted(
-        (path for path in (folder.parent / PHOTOS).glob("*") if path.suffix.lower() in PHOTO_SUFFIXES),
+        (path for path in (folder.parent / PHOTOS).glob("*") if path.suffix.lower() in PLAIN_SUFFIXES),
         key=lambda path: path.name,
     )
     frames: dict[str, FrameLabels] = {}
@@ -52,7 +51,7 @@ def read_3d_ovs(folder: Path) -> SceneLabels:
         if photo.stem in frames:
             raise UserError(f"{masks}: another folder beside it has labels of {photo.name}, too; take one away.")
         frames[photo.stem] = _frame(masks, photo.name, classes)
-    return SceneLabels(frames, read_absent(folder), read_translations(folder), tuple(classes), folder)
+    return SceneLabels(frames, classes=tuple(classes))
 
 
 def _classes(path: Path) -> list[str]:

@@ -21,9 +21,7 @@ from lang_splat_ns.scenes.labels_json import (
     CHINESE_FILE,
     is_number,
     load_json,
-    read_absent,
     read_size,
-    read_translations,
 )
 
 FILE = "annotations.json"
@@ -60,7 +58,7 @@ def read_coco(path: Path) -> SceneLabels:
         if stem in frames:
             raise UserError(f"{path}: two of its images are called '{stem}', and photos are told apart by that.")
         frames[stem] = frame
-    return SceneLabels(frames, read_absent(path.parent), read_translations(path.parent), source=path.parent)
+    return SceneLabels(frames)
 
 
 def _has_keys(path: Path) -> bool:

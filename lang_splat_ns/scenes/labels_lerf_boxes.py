@@ -12,7 +12,7 @@ from typing import Any
 
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.scenes.labels import Box, FrameLabels, SceneLabels
-from lang_splat_ns.scenes.labels_json import is_number, load_json, read_absent, read_size, read_translations
+from lang_splat_ns.scenes.labels_json import is_number, load_json, read_size
 
 FILE = "queries.json"
 
@@ -37,7 +37,7 @@ def read_lerf_boxes(path: Path) -> SceneLabels:
         stem = f"{number}_rgb"
         boxes = _boxes(view, f"{path}, keyframe {number}")
         frames[stem] = FrameLabels(f"{stem}.png", width, height, {}, boxes)
-    return SceneLabels(frames, read_absent(path.parent), read_translations(path.parent), source=path.parent)
+    return SceneLabels(frames)
 
 
 def _boxes(view: Any, where: str) -> dict[str, list[Box]]:

@@ -21,9 +21,7 @@ from lang_splat_ns.scenes.labels_json import (
     CHINESE_FILE,
     is_number,
     load_json,
-    read_absent,
     read_size,
-    read_translations,
 )
 
 FOLDER = "label"
@@ -46,7 +44,7 @@ def read_lerf_ovs(folder: Path) -> SceneLabels:
         for path in sorted(folder.glob("*.json"))
         if path.name not in (ABSENT_FILE, CHINESE_FILE)
     }
-    return SceneLabels(frames, read_absent(folder), read_translations(folder), source=folder)
+    return SceneLabels(frames)
 
 
 def write_labels(data: Path, labels: SceneLabels, info: Mapping[str, Any] | None = None) -> None:
