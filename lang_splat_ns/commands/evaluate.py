@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lang_splat_ns.evaluation.protocol_names import ProtocolName
+
 
 @dataclass
 class Evaluate:
@@ -16,7 +18,7 @@ class Evaluate:
     """config.yml of a finished run."""
     out: Path = Path("eval.json")
     """Where the scores go; the table of every prompt goes to <out>.prompts.json beside it."""
-    protocol: Literal["held-out", "lerf-ovs-2d", "lerf-ovs-3d", "3d-ovs", "as-published"] | None = None
+    protocol: ProtocolName | None = None
     """How answers become scores; by default as in ns-eval, which is held-out unless the data parser says otherwise.
     held-out: our own. lerf-ovs-2d: as LangSplat's code does it, on stretched maps, so that every prompt is found
     somewhere. lerf-ovs-3d: as in OpenGaussian, Dr. Splat and VALA, on Gaussians that are drawn alone. 3d-ovs: every

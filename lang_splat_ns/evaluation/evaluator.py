@@ -16,7 +16,8 @@ import torch
 from lang_splat_ns.console import track
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation import metrics
-from lang_splat_ns.evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS, EvaluationProtocol, Reading
+from lang_splat_ns.evaluation.protocol_names import DEFAULT_PROTOCOL
+from lang_splat_ns.evaluation.protocols import PROTOCOLS, EvaluationProtocol, Reading
 from lang_splat_ns.evaluation.scores import LanguageScores, Row, summarise
 from lang_splat_ns.evaluation.selected import score_in_3d
 from lang_splat_ns.evaluation.threshold_curve import iou_at_thresholds

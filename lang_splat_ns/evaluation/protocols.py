@@ -25,13 +25,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lang_splat_ns.errors import NotSplatError
+from lang_splat_ns.evaluation.protocol_names import ProtocolName
 from lang_splat_ns.language.field import LanguageField, Query, ScoresGaussians
 from lang_splat_ns.language.relevancy import (
     Threshold,
@@ -40,10 +41,6 @@ from lang_splat_ns.language.relevancy import (
     resolve_threshold,
     smooth,
 )
-
-ProtocolName = Literal["held-out", "lerf-ovs-2d", "lerf-ovs-3d", "3d-ovs", "as-published"]
-
-DEFAULT_PROTOCOL: ProtocolName = "held-out"
 
 _BOX, _MAJORITY = 30, 7
 """Pixels, whatever the photo's size, as in LangSplat's code."""

@@ -19,6 +19,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
+from lang_splat_ns.evaluation.protocol_names import DEFAULT_PROTOCOL, ProtocolName
 
 MODEL_FILES = ("images.bin", "images.txt")
 
@@ -39,7 +40,7 @@ class LerfOvsDataParserConfig(ColmapDataParserConfig):
     """What labelled photos are for. held-out: evaluation and nothing else; neither geometry nor language sees them.
     as-published: they are trained on as all others are, and evaluated. Eval-mode and the lists of files that
     nerfstudio's own parser looks at do not matter."""
-    protocol: Literal["held-out", "lerf-ovs-2d", "lerf-ovs-3d", "3d-ovs", "as-published"] = "held-out"
+    protocol: ProtocolName = DEFAULT_PROTOCOL
     """How ns-eval scores answers, see lang-splat eval --help."""
 
 
@@ -49,7 +50,7 @@ class ThreeDOvsDataParserConfig(LerfOvsDataParserConfig):
 
     layout: ClassVar[str] = "segmentations/classes.txt and segmentations/<photo>/<class>.png"
 
-    protocol: Literal["held-out", "lerf-ovs-2d", "lerf-ovs-3d", "3d-ovs", "as-published"] = "3d-ovs"
+    protocol: ProtocolName = "3d-ovs"
     """How ns-eval scores answers, see lang-splat eval --help."""
 
 

@@ -17,7 +17,8 @@ from rich.markup import escape
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation.evaluator import evaluate
-from lang_splat_ns.evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS, EvaluationProtocol, ProtocolName
+from lang_splat_ns.evaluation.protocol_names import DEFAULT_PROTOCOL, ProtocolName
+from lang_splat_ns.evaluation.protocols import PROTOCOLS, EvaluationProtocol
 from lang_splat_ns.evaluation.scores import LanguageScores
 from lang_splat_ns.files import write_text
 from lang_splat_ns.language.field import QueryMode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Mapping
 from importlib import metadata
@@ -22,6 +21,7 @@ from lang_splat_ns.evaluation.report import RunReport
 from lang_splat_ns.evaluation.scores import LanguageScores
 from lang_splat_ns.language.field import Query
 from lang_splat_ns.machine import commit, facts_of_machine
+from lang_splat_ns.plugin import checkpoints
 from lang_splat_ns.plugin.labelled_frames import data_folder
 from lang_splat_ns.plugin.runs import Run
 from lang_splat_ns.plugin.training_time import training_seconds
@@ -86,7 +86,7 @@ def facts_of(run: Run, scores: LanguageScores) -> dict[str, Any]:
     return {
         "run": str(run.checkpoint.parent.parent / "config.yml"),
         "method": config.method_name,
-        "checkpoint": f"step {_step(run)}",
+        "checkpoint": f"step {checkpoints.steps(run.checkpoint.parent)[0]}",
         "scene": data_folder(manager).resolve().name,
         "photos trained on": len(trained),
         "labelled photos": f"{', '.join(labelled)} ({len(unseen)} of {len(labelled)} unseen in training)",
@@ -123,8 +123,3 @@ def _figures(run: Run, scores: LanguageScores, image_metrics: Mapping[str, float
     figures["numbers in the model"] = sum(tensor.numel() for tensor in tensors)
     figures["checkpoint, with what a resume needs"] = decimal(run.checkpoint.stat().st_size)
     return figures
-
-
-def _step(run: Run) -> int:
-    found = re.search(r"\d+", run.checkpoint.stem)
-    return int(found[0]) if found else 0
