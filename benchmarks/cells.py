@@ -15,18 +15,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from benchmarks.machine import facts_of_code, facts_of_machine
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.file_names import safe_name
 from lang_splat_ns.files import write_text
+from lang_splat_ns.machine import facts_of_code, facts_of_machine
+
+Method = Literal["3dgs", "langsplat", "langsplat-lift", "fastlgs", "lerf-splat", "lerf", "lerf-lite", "lerf-big"]
+"""In the order in which they are measured."""
 
 GEOMETRY = "3dgs"
 """The method whose Gaussians all splatting methods of a scene share."""
 ON_RAYS = ("lerf", "lerf-lite", "lerf-big")
 WITHOUT_MASKS = (*ON_RAYS, "lerf-splat")
-METHODS = (GEOMETRY, "langsplat", "langsplat-lift", "fastlgs", "lerf-splat", *ON_RAYS)
+METHODS: tuple[Method, ...] = get_args(Method)
 SMOKE_STEPS = 300
 """Steps of LERF's trainings in a quick run: enough to see that all parts work, not to learn a scene."""
 _CPU_POINTS = 16

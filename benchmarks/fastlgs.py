@@ -27,7 +27,6 @@ import torch
 import tyro
 
 from benchmarks.fastlgs_identities import Labelled, adjusted_rand, label_scene, rendered_ari
-from benchmarks.machine import facts_of_machine
 from fastlgs_ns.begin import votes_of
 from fastlgs_ns.matching import Identities, from_views, match_by_votes
 from fastlgs_ns.profiles import shorten_fastlgs
@@ -38,6 +37,7 @@ from lang_splat_ns.langsplat_lift.counting import count_here
 from lang_splat_ns.langsplat_lift.lift import prepare_counting
 from lang_splat_ns.language.field import Query
 from lang_splat_ns.language.text import refused_texts
+from lang_splat_ns.machine import facts_of_machine
 from lang_splat_ns.plugin.labelled_frames import labelled_frames, scene_labels
 from lang_splat_ns.plugin.runs import Run, open_run
 

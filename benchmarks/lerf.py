@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +23,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from benchmarks.machine import facts_of_machine
-from lang_splat_ns.console import CONSOLE, ERROR_CONSOLE
+from benchmarks.command import start
+from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.files import write_text
 from lang_splat_ns.language.field import Query
 from lang_splat_ns.language.text import refused_texts
+from lang_splat_ns.machine import facts_of_machine
 from lang_splat_ns.perception.encoders import DEFAULT_ENCODER
 from lang_splat_ns.plugin.runs import Run, frame_camera, open_run
 
@@ -192,8 +192,4 @@ def _ask(run: Run, words: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(Lerf).main()
-    except UserError as error:
-        ERROR_CONSOLE.print(f"error: {error}", style="red", markup=False)
-        sys.exit(1)
+    start(Lerf)

@@ -9,7 +9,6 @@ python -m benchmarks.lerf_boxes --data lerf_eval --encoder open_clip --out bench
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,16 +18,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 
-from benchmarks.machine import facts_of_machine
-from lang_splat_ns.console import CONSOLE, ERROR_CONSOLE
+from benchmarks.command import start
+from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation.evaluator import LabelledFrame, evaluate
 from lang_splat_ns.evaluation.oracle import OracleField
 from lang_splat_ns.evaluation.scores import LanguageScores
 from lang_splat_ns.files import write_text
+from lang_splat_ns.machine import facts_of_machine
 from lang_splat_ns.perception.encoders import DEFAULT_ENCODER, make_encoder
 from lang_splat_ns.perception.extract import Frame, extract, read, read_label_maps
 from lang_splat_ns.perception.feature_store import content_key, open_store
@@ -155,9 +154,4 @@ def _load(path: Path) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(LerfBoxes).main()
-    except UserError as error:
-        # Messages may hold brackets, which are no markup.
-        ERROR_CONSOLE.print(f"error: {error}", style="red", markup=False)
-        sys.exit(1)
+    start(LerfBoxes)

@@ -12,19 +12,16 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from benchmarks.machine import facts_of_machine
-from lang_splat_ns.console import CONSOLE, ERROR_CONSOLE
-from lang_splat_ns.errors import UserError
+from benchmarks.command import start
+from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.files import write_text
+from lang_splat_ns.machine import facts_of_machine
 from lang_splat_ns.plugin.runs import open_run
 
 PAPER_STEPS = 30_000
@@ -111,8 +108,4 @@ class LiftSpeed:
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(LiftSpeed).main()
-    except UserError as error:
-        ERROR_CONSOLE.print(f"error: {error}", style="red", markup=False)
-        sys.exit(1)
+    start(LiftSpeed)

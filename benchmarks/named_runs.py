@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import facts_of_code, facts_of_machine
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.files import write_text
+from lang_splat_ns.machine import facts_of_code, facts_of_machine
 
 Measure = Callable[[Path], Iterator[dict[str, Any]]]
 """What was found on a run so far, whenever there is more of it, by the run's config.yml."""

@@ -6,7 +6,6 @@ python -m benchmarks.oracle_2d --data DATA --segmenter mobile-sam --encoder open
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
-from lang_splat_ns.console import CONSOLE, ERROR_CONSOLE
+from benchmarks.command import start
+from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.evaluation.evaluator import LabelledFrame, UnitAnswer, evaluate
 from lang_splat_ns.evaluation.oracle import OracleField, shrink
@@ -152,9 +151,4 @@ def _picture(answer: UnitAnswer) -> UnitPictures:
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(Oracle2D).main()
-    except UserError as error:
-        # Messages may hold brackets, which are no markup.
-        ERROR_CONSOLE.print(f"error: {error}", style="red", markup=False)
-        sys.exit(1)
+    start(Oracle2D)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -18,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
-from benchmarks.machine import facts_of_machine
+from benchmarks.command import start
 from benchmarks.pose_errors import compare, read_poses
-from lang_splat_ns.console import CONSOLE, ERROR_CONSOLE
-from lang_splat_ns.errors import UserError
+from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.files import write_text
+from lang_splat_ns.machine import facts_of_machine
 from lang_splat_ns.scenes.colmap import read_model
 from lang_splat_ns.scenes.posed_scene import OPENGL
 from lang_splat_ns.scenes.posing import Posing, make_request
@@ -92,8 +90,4 @@ def _summary(
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(PosesBenchmark).main()
-    except UserError as error:
-        ERROR_CONSOLE.print(f"error: {error}", style="red", markup=False)
-        sys.exit(1)
+    start(PosesBenchmark)

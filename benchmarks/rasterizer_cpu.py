@@ -25,9 +25,9 @@ import numba as nb
 import numpy as np
 import torch
 
-from benchmarks.machine import facts_of_machine
 from benchmarks.plain_loop import plain_backward, plain_forward
 from lang_splat_ns.console import CONSOLE
+from lang_splat_ns.machine import facts_of_machine
 from lang_splat_ns.splatting import simd
 from lang_splat_ns.splatting.cpu_gradients import composite_backward
 from lang_splat_ns.splatting.cpu_kernels import composite_forward, pack_splats

@@ -11,7 +11,6 @@ A cell that fails is told and does not stop the others. `python -m benchmarks.ta
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 
-from benchmarks.cells import METHODS, Cell, Scene, Settings
+from benchmarks.cells import METHODS, Cell, Method, Scene, Settings
+from benchmarks.command import start
 from lang_splat_ns.console import CONSOLE, ERROR_CONSOLE, duration
 from lang_splat_ns.errors import UserError
 from lang_splat_ns.file_names import safe_name
@@ -34,8 +33,6 @@ from lang_splat_ns.scenes.labels import read_labels
 
 RESULTS = Path(__file__).parent / "results"
 DEMO = "demo"
-
-Method = Literal["3dgs", "langsplat", "langsplat-lift", "fastlgs", "lerf-splat", "lerf", "lerf-lite", "lerf-big"]
 
 
 @dataclass
@@ -125,11 +122,4 @@ class Matrix:
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(Matrix).main()
-    except UserError as error:
-        ERROR_CONSOLE.print(f"error: {error}", style="red", markup=False)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        ERROR_CONSOLE.print("Stopped. The same command goes on from here.")
-        sys.exit(130)
+    start(Matrix)

@@ -24,10 +24,10 @@ import torch
 
 from benchmarks.gpu import check_device, facts
 from benchmarks.gpu_clock import milliseconds
-from benchmarks.machine import facts_of_code
 from benchmarks.scale_scene import Load, ScaleScene, peak_memory_mb
 from lang_splat_ns.console import CONSOLE
 from lang_splat_ns.files import write_text
+from lang_splat_ns.machine import facts_of_code
 
 RESULTS = Path(__file__).parent / "results"
 BASE = {"cpu": Load(100_000, 10, 1, 480), "cuda": Load(1_000_000, 40, 1, 1440)}

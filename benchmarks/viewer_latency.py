@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.machine import facts_of_machine
 from lang_splat_ns.console import CONSOLE
+from lang_splat_ns.machine import facts_of_machine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from processes import free_port

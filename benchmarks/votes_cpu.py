@@ -19,9 +19,9 @@ from typing import Any
 import numba as nb
 import torch
 
-from benchmarks.machine import facts_of_machine
 from benchmarks.rasterizer_cpu import HEIGHT, WIDTH, make_scene
 from lang_splat_ns.console import CONSOLE
+from lang_splat_ns.machine import facts_of_machine
 from lang_splat_ns.splatting.rasterizer import rasterize
 from lang_splat_ns.splatting.view_votes import view_votes, votes_by_gradient
 

@@ -35,6 +35,11 @@ def commit() -> str | None:
     return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
 
 
+def facts_of_code() -> dict[str, Any]:
+    """The commit that was measured, for a JSON file."""
+    return {"commit": commit()}
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
